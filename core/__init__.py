@@ -1,0 +1,1 @@
+"""What every layer needs: errors, version, safe writing of files. Standard library only."""

@@ -1,0 +1,48 @@
+"""Errors a user can act on. Every one says where, what came, and what was expected or what to do next."""
+
+
+class GocorError(Exception):
+    """Base of all errors of this package; its text is one line.
+
+    Args:
+        where: file, argument or tensor the error is about.
+        got: what was found there.
+        expected: what would have been right, or the next command to run.
+    """
+
+    def __init__(self, where: object, got: str, expected: str = "") -> None:
+        self.where, self.got, self.expected = str(where), got, expected
+        text = f"{where}: {got}; {expected}" if expected else f"{where}: {got}"
+        super().__init__(" ".join(text.split()))
+
+
+class CheckpointError(GocorError):
+    """A checkpoint cannot be read, or does not fit the network."""
+
+
+class ModelError(GocorError):
+    """A model file is not one of ours, damaged, or does not fit what it is used with."""
+
+
+class ImageError(GocorError):
+    """An image, video or list of pairs cannot be read or does not fit."""
+
+
+class ShapeError(GocorError):
+    """An array has the wrong shape or dtype."""
+
+
+class ConfigError(GocorError):
+    """An option or argument has a value that makes no sense."""
+
+
+class ProviderError(GocorError):
+    """The execution provider asked for is unknown or not available here."""
+
+
+class DependencyError(GocorError):
+    """An optional package is missing; the text says which extra brings it."""
+
+
+class OutputError(GocorError):
+    """A result cannot be written; nothing was left behind."""

@@ -1,0 +1,3 @@
+"""The version, written once; ``setup.py`` reads it from here."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,99 @@
+"""What a model file says about itself. Nothing downstream asks the user for these facts again."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gocor.core.errors import GocorError, ModelError
+from gocor.runtime.spec import NetworkSpec, network_spec
+
+Io = Literal["images", "tensors"]
+PREFIX = "gocor."
+FORMAT = 1  # raised when an older reader would misread the properties
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Facts stored in the model file as string properties ``gocor.<field>``.
+
+    Attributes:
+        network: name of the network, a key of ``gocor.runtime.spec.SPECS``.
+        weights_sha256: SHA-256 of the weights by content, the same for every file format.
+        checkpoint: file name of the checkpoint; empty when the network was exported from memory.
+        checkpoint_sha256: SHA-256 of the checkpoint file; empty when there was none.
+        global_iterations: unrolled iterations of the global GOCor; None without one.
+        local_iterations: unrolled iterations of each local GOCor; None without one.
+        height: of the images (``io="images"``) or of the full-size input tensors (``io="tensors"``).
+        width: likewise.
+        batch: image pairs in a call.
+        io: ``images`` takes uint8 RGB images and gives the flow in pixels; ``tensors`` takes preprocessed
+            tensors and gives every level's flow as the network returns it.
+        operators: version of every operator of the domain ``gocor`` in the model.
+        gocor_version: version of this package that wrote the model.
+    """
+
+    network: str
+    weights_sha256: str
+    checkpoint: str
+    checkpoint_sha256: str
+    global_iterations: int | None
+    local_iterations: int | None
+    height: int
+    width: int
+    batch: int
+    io: Io
+    operators: Mapping[str, int]
+    gocor_version: str
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """Facts of the network."""
+        return network_spec(self.network)
+
+    def to_properties(self) -> dict[str, str]:
+        """String properties for the model file."""
+        fields = {name: json.dumps(value) for name, value in dataclasses.asdict(self).items()}
+        strings = {n: v for n in fields if isinstance(v := getattr(self, n), str)}
+        return {PREFIX + "format": str(FORMAT)} | {PREFIX + n: v for n, v in (fields | strings).items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], where: object) -> "ModelMetadata":
+        """Reads the properties of the model file ``where``.
+
+        Raises:
+            ModelError: they are missing, incomplete, or of a newer format.
+        """
+        if PREFIX + "network" not in properties:
+            raise ModelError(where, "was not made by gocor (no gocor.network property)", "run gocor export")
+        if properties.get(PREFIX + "format") != str(FORMAT):
+            came = properties.get(PREFIX + "format", "none")
+            raise ModelError(where, f"has metadata of format {came}", f"this gocor reads format {FORMAT}; export again")
+        try:
+            values = {
+                field.name: _parse(field.type, properties[PREFIX + field.name])
+                for field in dataclasses.fields(cls)
+            }
+            metadata = cls(**values)
+            metadata._check()
+        except (KeyError, ValueError, GocorError) as error:
+            raise ModelError(where, f"has damaged gocor metadata ({error})", "export again") from error
+        return metadata
+
+    def _check(self) -> None:
+        network_spec(self.network)
+        if self.io not in ("images", "tensors"):
+            raise ValueError(f"io {self.io!r}")
+        for name in ("height", "width", "batch"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)!r}")
+        for name in ("global_iterations", "local_iterations"):
+            if not isinstance(getattr(self, name), int | None):
+                raise ValueError(f"{name} {getattr(self, name)!r}")
+        if not isinstance(self.operators, dict):
+            raise ValueError(f"operators {self.operators!r}")
+
+
+def _parse(annotation: object, text: str) -> object:
+    return text if annotation in (str, Io) else json.loads(text)
