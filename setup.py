@@ -12,6 +12,7 @@ ROOT = {
     "gocor.runtime": "runtime",
     "gocor.export": "export",
 }
+PACKAGES = [*ROOT] + [f"{name}.{child}" for name, folder in ROOT.items() for child in find_packages(folder)]
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "core/version.py").read_text())[1]
 
@@ -23,15 +24,14 @@ EXTRAS = {
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],
 }
-EXTRAS["all"] = sorted(
-    {r for extra in ("cpu", "export", "verify", "video", "plot") for r in EXTRAS[extra]}
-)
-EXTRAS["dev"] = ["pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25", "ruff>=0.12", "mypy>=1.15", "build>=1.2"]
+WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot")
+EXTRAS["all"] = [requirement for extra in WITHOUT_GPU for requirement in EXTRAS[extra]]
+EXTRAS["dev"] = ["pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25", "ruff>=0.12", "mypy>=1.15", "build>=1"]
 
 setup(
     version=VERSION,
     package_dir=ROOT,
-    packages=[*ROOT] + [f"{name}.{child}" for name, folder in ROOT.items() for child in find_packages(folder)],
+    packages=PACKAGES,
     package_data={"gocor": ["py.typed"]},
     install_requires=["numpy>=1.26", "pillow>=10.1", "rich>=13", "typer>=0.15"],
     extras_require=EXTRAS,

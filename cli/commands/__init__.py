@@ -1,0 +1,1 @@
+"""The commands of ``gocor``, one module each: parse, one library call, print the report."""

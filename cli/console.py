@@ -1,0 +1,89 @@
+"""What the commands print: results on stdout; notes, errors and progress on stderr."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 160  # rich takes 80 columns for a pipe and would break paths in two
+
+Report = Callable[[int, int, str], None]
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPE_WIDTH)
+    return console
+
+
+stdout = _console(stderr=False)
+stderr = _console(stderr=True)
+
+
+def print_line(label: str, text: object, style: str) -> None:
+    """Prints ``label: text`` on stderr as one line, whatever the width of the terminal."""
+    stderr.print(Text(f"{label}: {text}", style=style), soft_wrap=True)
+
+
+def facts_table(facts: Mapping[str, Any], title: str | None = None) -> Table:
+    """A table of two columns, name and value; facts that are None are left out."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(name, Text(str(value)))
+    return table
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Report]:
+    """Shows a bar on stderr while the block runs, on a terminal only; it is gone afterwards.
+
+    Yields:
+        ``report(done, total, text)``: what was done of how much, and what comes now.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("[dim]{task.fields[text]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(title, total=None, text="")
+        yield lambda done, total, text="": bar.update(task, completed=done, total=total, text=text)
+
+
+class _NoteHandler(logging.Handler):
+    """Prints the package's log records through the console, so that they do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one record."""
+        if record.levelno >= logging.WARNING:
+            label, style = record.levelname.lower(), "yellow"
+        elif record.levelno >= logging.INFO:
+            label, style = "note", "cyan"
+        else:
+            label, style = record.name, "dim"
+        print_line(label, self.format(record), style)
+
+
+def show_notes(verbose: bool) -> None:
+    """Sends the package's notes and warnings to stderr, with ``verbose`` its debug messages, too.
+
+    Other packages' Python warnings tell a user of the command line nothing they can act on; they are
+    hidden unless ``verbose``.
+    """
+    logger = logging.getLogger("gocor")
+    for handler in [h for h in logger.handlers if isinstance(h, _NoteHandler)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_NoteHandler())
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        warnings.simplefilter("ignore")
