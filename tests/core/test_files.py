@@ -1,0 +1,99 @@
+import errno
+import hashlib
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gocor.core.errors import OutputError
+from gocor.core.files import atomic_path, sha256, write_text
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files may grow to 4 KiB, as on a disk that is about to be full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def write_half_and_fail(path: Path, failure: BaseException) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise failure
+
+
+def test_the_file_appears_whole_under_its_name(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "new" / "flow.png") as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == tmp_path / "new"
+        temporary.write_bytes(b"whole")
+        assert not (tmp_path / "new" / "flow.png").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["flow.png"]
+    assert (tmp_path / "new" / "flow.png").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("failure", [ValueError("bad"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_earlier_file_and_leaves_nothing_else(
+    tmp_path: Path, failure: BaseException
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"earlier")
+    with pytest.raises(type(failure)):
+        write_half_and_fail(path, failure)
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("earlier")
+    with pytest.raises(
+        OutputError, match=r"report\.json: cannot be written \(File too large\); give a writable"
+    ):
+        write_text(path, "x" * 8192)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_the_disk_inside_the_block_counts_as_output(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No space left on device"), atomic_path(tmp_path / "flow.flo"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with (
+        pytest.raises(OutputError, match=r"flow\.flo: cannot be written"),
+        atomic_path(tmp_path / "taken/flow.flo"),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    with (
+        pytest.raises(OutputError, match="Is a directory"),
+        atomic_path(tmp_path / "model.onnx") as temporary,
+    ):
+        temporary.write_bytes(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_text_is_written_as_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "report.json", "Größe ±1")
+    assert (tmp_path / "report.json").read_bytes().decode() == "Größe ±1"
+
+
+def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000  # more than one block
+    (tmp_path / "weights.pth").write_bytes(content)
+    assert sha256(tmp_path / "weights.pth") == hashlib.sha256(content).hexdigest()
