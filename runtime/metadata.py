@@ -4,14 +4,27 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gocor.core.errors import GocorError, ModelError
-from gocor.runtime.spec import NetworkSpec, network_spec
+from gocor.runtime.spec import GLUNET_COARSE_SIDE, NetworkSpec, network_spec
 
 Io = Literal["images", "tensors"]
 PREFIX = "gocor."
+ORIENTATION_SCORE = "orientation_score"  # output of the GLU-Net family, float32 (batch,)
 FORMAT = 1  # raised when an older reader would misread the properties
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of an input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,37 @@ class ModelMetadata:
         """Facts of the network."""
         return network_spec(self.network)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs of the model, in order."""
+        if self.io == "images":
+            shape = (self.batch, self.height, self.width, 3)
+            return tuple(TensorSpec(name, "uint8", shape) for name in ("reference", "query"))
+        coarse = (GLUNET_COARSE_SIDE, GLUNET_COARSE_SIDE)
+        return tuple(
+            TensorSpec(name, "float32", (self.batch, 3, *(coarse if name.endswith("_256") else self.size)))
+            for name in self.spec.tensor_inputs
+        )
+
+    @property
+    def flow(self) -> TensorSpec:
+        """The output that results come from: ``flow``, or with ``io="tensors"`` the network's last."""
+        if self.io == "images":
+            return TensorSpec("flow", "float32", (self.batch, 2, self.height, self.width))
+        grid = (self.height // self.spec.flow_stride, self.width // self.spec.flow_stride)
+        return TensorSpec(self.spec.outputs[-1], "float32", (self.batch, 2, *grid))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the model's outputs, in order."""
+        flows = ("flow",) if self.io == "images" else self.spec.outputs
+        return (*flows, ORIENTATION_SCORE) if self.spec.family == "glunet" else flows
+
     def to_properties(self) -> dict[str, str]:
         """String properties for the model file."""
         fields = {name: json.dumps(value) for name, value in dataclasses.asdict(self).items()}
@@ -68,16 +112,12 @@ class ModelMetadata:
         if PREFIX + "network" not in properties:
             raise ModelError(where, "was not made by gocor (no gocor.network property)", "run gocor export")
         if properties.get(PREFIX + "format") != str(FORMAT):
-            came = properties.get(PREFIX + "format", "none")
-            raise ModelError(where, f"has metadata of format {came}", f"this gocor reads format {FORMAT}; export again")
+            got = f"has metadata of format {properties.get(PREFIX + 'format', 'none')}"
+            raise ModelError(where, got, f"this gocor reads format {FORMAT}; export again")
         try:
-            values = {
-                field.name: _parse(field.type, properties[PREFIX + field.name])
-                for field in dataclasses.fields(cls)
-            }
-            metadata = cls(**values)
+            metadata = cls(**{f.name: _value(f, properties) for f in dataclasses.fields(cls)})
             metadata._check()
-        except (KeyError, ValueError, GocorError) as error:
+        except (ValueError, GocorError) as error:
             raise ModelError(where, f"has damaged gocor metadata ({error})", "export again") from error
         return metadata
 
@@ -86,7 +126,7 @@ class ModelMetadata:
         if self.io not in ("images", "tensors"):
             raise ValueError(f"io {self.io!r}")
         for name in ("height", "width", "batch"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)!r}")
         for name in ("global_iterations", "local_iterations"):
             if not isinstance(getattr(self, name), int | None):
@@ -95,5 +135,7 @@ class ModelMetadata:
             raise ValueError(f"operators {self.operators!r}")
 
 
-def _parse(annotation: object, text: str) -> object:
-    return text if annotation in (str, Io) else json.loads(text)
+def _value(field: "dataclasses.Field[Any]", properties: Mapping[str, str]) -> Any:
+    if (text := properties.get(PREFIX + field.name)) is None:
+        raise ValueError(f"no {PREFIX}{field.name}")
+    return text if field.type in (str, Io) else json.loads(text)

@@ -43,7 +43,7 @@ class NetworkSpec:
 
     @property
     def orientation_higher_wins(self) -> bool:
-        """How two ``orientation_score`` of the GLU-Net family compare: GOCor's higher, plain's lower one wins."""
+        """Of two ``orientation_score``s GOCor's higher one wins, plain GLU-Net's lower one."""
         return self.global_gocor
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
