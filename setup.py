@@ -26,7 +26,10 @@ EXTRAS = {
 }
 WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot")
 EXTRAS["all"] = [requirement for extra in WITHOUT_GPU for requirement in EXTRAS[extra]]
-EXTRAS["dev"] = ["pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25", "ruff>=0.12", "mypy>=1.15", "build>=1"]
+EXTRAS["dev"] = [
+    *("pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25"),
+    *("ruff>=0.12", "mypy>=1.15", "build>=1", "setuptools>=77"),
+]
 
 setup(
     version=VERSION,

@@ -1,0 +1,58 @@
+# Everything a developer does, from a fresh clone: `make demo`, `make test`. Nothing is installed outside .venv.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One thread for each test process: two processes that both want every core are slower than one.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format types bench wheel clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with everything (other targets do it by themselves)
+
+$(READY): setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	@touch $@
+
+demo: $(READY)  ## export PWC-Net-GOCor, verify it, estimate the flow of a photo pair; pictures in demo-out/
+	$(BIN)/python examples/demo/demo.py
+
+test: $(READY)  ## the fast tests
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## let ruff put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy cannot see through an editable install whose folders have other names than the package.
+types: $(READY)  ## mypy, on an installed copy
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
+	MYPYPATH=build/typed $(BIN)/mypy -p gocor
+
+bench: $(READY)  ## ONNX Runtime beside eager PyTorch on this CPU
+	$(BIN)/python benchmarks/cpu.py
+
+# Left-overs in build/ would end up in the wheel.
+wheel: $(READY)  ## source archive and wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
