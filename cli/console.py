@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,12 @@ def _console(stderr: bool) -> Console:
 
 stdout = _console(stderr=False)
 stderr = _console(stderr=True)
+
+
+def examples(*commands: str) -> str:
+    """Epilog of a command's help: one example a line, ``# comments`` dimmed."""
+    lines = [re.sub(r"(\s+#.*)$", r"[dim]\1[/]", escape(command)) for command in commands]
+    return "\n\n".join(["[bold]Examples[/]", *lines])
 
 
 def print_line(label: str, text: object, style: str) -> None:
