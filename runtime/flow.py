@@ -82,7 +82,7 @@ def encode_flow(
     Args:
         flow: ``(2, H, W)`` in pixels.
         format: ``flo`` (Middlebury, exact), ``npy`` (float32 ``(2, H, W)``, exact) or ``kitti`` (16-bit PNG:
-            steps of 1/64 px, from -512 to below 512 px; pixels beyond are marked invalid, and the log says so).
+            steps of 1/64 px, from -512 to below 512 px; what is beyond is marked invalid, and logged).
         valid: bool ``(H, W)``, false where the flow is not known; everywhere known when None. NaN and
             infinity are never known.
         where: what errors and the warning name.
@@ -183,9 +183,8 @@ def _check_flow(flow: np.ndarray) -> None:
 def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where in the query each pixel of the reference goes: x and y, ``(H, W)``."""
     height, width = flow.shape[1:]
-    return flow[0] + np.arange(width, dtype=np.float32), flow[1] + np.arange(height, dtype=np.float32)[
-        :, None
-    ]
+    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return flow[0] + columns, flow[1] + rows[:, None]
 
 
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
