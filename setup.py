@@ -36,7 +36,7 @@ setup(
     package_dir=ROOT,
     packages=PACKAGES,
     package_data={"gocor": ["py.typed"]},
-    install_requires=["numpy>=1.26", "pillow>=10.1", "rich>=13", "typer>=0.15"],
+    install_requires=["numpy>=1.26", "pillow>=10.1", "rich>=13", "typer>=0.26"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["gocor = gocor.__main__:main"]},
 )

@@ -23,7 +23,7 @@ EXTRA_OF = {
 
 WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED = 2, 70, 130
 
-# Typer ≥ 0.26 carries its own copy of click. Of the errors they share a name for, only this one is public.
+# Typer carries its own copy of click; of its usage errors only this one is public.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
