@@ -5,6 +5,7 @@ bilinear filter, GLU-Net's through area averaging that is truncated to uint8.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gocor.core.errors import ShapeError
 from gocor.runtime.spec import GLUNET_COARSE_SIDE, Family, NetworkSpec
@@ -13,21 +14,23 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def check_images(reference: np.ndarray, query: np.ndarray) -> None:
-    """Refuses everything but two uint8 batches ``(N, H, W, 3)`` of one shape.
+def as_batches(reference: ArrayLike, query: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """A pair of images ``(H, W, 3)``, or of batches ``(N, H, W, 3)``, as two arrays ``(N, H, W, 3)``.
 
     Raises:
-        ShapeError: with the name of the wrong argument.
+        ShapeError: they are not both uint8 RGB and of one shape; the text names the wrong one.
     """
-    for name, images in (("reference", reference), ("query", query)):
-        if not isinstance(images, np.ndarray):
-            raise ShapeError(name, f"is a {type(images).__name__}", "a NumPy array, uint8 RGB (H, W, 3)")
+    arrays = np.asarray(reference), np.asarray(query)
+    for name, images in zip(("reference", "query"), arrays, strict=True):
         if images.dtype != np.uint8:
             raise ShapeError(name, f"has dtype {images.dtype}", "uint8, values 0 to 255")
-        if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
+        if images.ndim not in (3, 4) or images.shape[-1] != 3 or 0 in images.shape[-3:]:
             raise ShapeError(name, f"has shape {images.shape}", "RGB, (H, W, 3) or a batch (N, H, W, 3)")
-    if reference.shape != query.shape:
-        raise ShapeError("query", f"has shape {query.shape}", f"that of the reference, {reference.shape}")
+    if arrays[0].shape != arrays[1].shape:
+        got = f"has shape {arrays[1].shape}"
+        raise ShapeError("query", got, f"that of the reference, {arrays[0].shape}")
+    first, second = (images.reshape(-1, *images.shape[-3:]) for images in arrays)
+    return first, second
 
 
 def preprocess(
@@ -37,7 +40,7 @@ def preprocess(
 
     Args:
         spec: the network.
-        reference: uint8 RGB ``(N, H, W, 3)``.
+        reference: uint8 RGB ``(N, H, W, 3)``, or one image ``(H, W, 3)``.
         query: likewise, of the same shape.
         size: height and width of the full-size tensors; the network's own working size for these images
             when None. Only that one gives the official result.
@@ -47,9 +50,9 @@ def preprocess(
         normalised by ImageNet's mean and deviation, and again at 256×256, made from the original images.
 
     Raises:
-        ShapeError: the images are no uint8 RGB batches of one shape.
+        ShapeError: the images are no uint8 RGB arrays of one shape.
     """
-    check_images(reference, query)
+    reference, query = as_batches(reference, query)
     height, width = size or spec.working_size(*reference.shape[1:3])
     sizes = [(height, width)] * 2 + [(GLUNET_COARSE_SIDE, GLUNET_COARSE_SIDE)] * 2
     tensors = {}
@@ -102,7 +105,7 @@ def _resize_pillow(images: np.ndarray, height: int, width: int) -> np.ndarray:
     resized = np.empty((len(images), height, width, 3), np.uint8)
     for image, out in zip(images, resized, strict=True):
         picture = Image.fromarray(np.ascontiguousarray(image))
-        out[...] = picture.resize((width, height), Image.Resampling.BILINEAR)
+        out[...] = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     return resized
 
 

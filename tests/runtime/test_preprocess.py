@@ -127,7 +127,9 @@ GOOD = images(8, 8)
 @pytest.mark.parametrize(
     ("reference", "query", "message"),
     [
-        ([[1]], GOOD, "reference: is a list; a NumPy array, uint8 RGB (H, W, 3)"),
+        ([[1]], GOOD, "reference: has dtype int64; uint8, values 0 to 255"),
+        (GOOD[0, 0], GOOD, "reference: has shape (8, 3); RGB, (H, W, 3) or a batch (N, H, W, 3)"),
+        (GOOD, GOOD[0], "query: has shape (8, 8, 3); that of the reference, (1, 8, 8, 3)"),
         (GOOD / 255, GOOD, "reference: has dtype float64; uint8, values 0 to 255"),
         (GOOD, GOOD[..., :2], "query: has shape (1, 8, 8, 2); RGB, (H, W, 3) or a batch (N, H, W, 3)"),
         (GOOD, GOOD[:, :0], "query: has shape (1, 0, 8, 3); RGB, (H, W, 3) or a batch (N, H, W, 3)"),

@@ -1,0 +1,224 @@
+"""A model file as something to call: two images in, their flow out."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from gocor.core.errors import ConfigError, ModelError, ProviderError, ShapeError
+from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
+from gocor.runtime.preprocess import as_batches, postprocess, preprocess, resize_flow, resize_images
+
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
+
+logger = logging.getLogger("gocor")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model says about a pair, or with a leading axis about N pairs.
+
+    Attributes:
+        flow: float32 ``(2, H, W)`` on the reference grid, in pixels, channel 0 = x.
+        orientation_score: float32, how well the pair fits as it is (GLU-Net family); None otherwise.
+    """
+
+    flow: np.ndarray
+    orientation_score: np.ndarray | None
+
+
+class FlowEstimator(ABC):
+    """A loaded model. Thread-safe: any number of threads may call one estimator.
+
+    Attributes:
+        path: of the model file.
+        metadata: what the file says about itself.
+        provider: where it runs, as it was asked for: ``cpu``, ``cuda`` or ``tensorrt``.
+        placement: number of operators on each of the library's own providers; empty if it does not say.
+    """
+
+    def __init__(
+        self, path: Path, metadata: ModelMetadata, provider: str, placement: Mapping[str, int]
+    ) -> None:
+        self.path, self.metadata, self.provider, self.placement = path, metadata, provider, placement
+        self._closed = self._size_noted = False
+
+    def __call__(self, reference: np.ndarray, query: np.ndarray) -> np.ndarray:
+        """Estimates the flow of a pair of images, or of a batch of them.
+
+        Images of another size than the model's are resized by the network's own rule, and the flow back.
+
+        Args:
+            reference: uint8 RGB ``(H, W, 3)`` or ``(N, H, W, 3)`` with any N.
+            query: likewise, of the same shape.
+
+        Returns:
+            float32 ``(2, H, W)`` or ``(N, 2, H, W)`` in pixels, channel 0 = x:
+            ``reference(x) ≈ query(x + flow(x))``.
+
+        Raises:
+            ShapeError: the images are no uint8 RGB arrays of one shape.
+            ModelError: the estimator was closed, or the model failed.
+        """
+        return self.estimate(reference, query).flow
+
+    def estimate(self, reference: np.ndarray, query: np.ndarray) -> Estimate:
+        """Like calling the estimator, with everything the model says about the pairs."""
+        single = np.ndim(reference) == 3
+        reference, query = as_batches(reference, query)
+        count, height, width, _ = reference.shape
+        self._note_size(height, width)
+        flow = np.empty((count, 2, height, width), np.float32)
+        score = np.empty(count, np.float32) if self.metadata.spec.family == "glunet" else None
+        for start in range(0, count, self.metadata.batch):
+            pairs = slice(start, start + self.metadata.batch)
+            outputs = self.run(self._inputs(reference[pairs], query[pairs]))
+            used = min(self.metadata.batch, count - start)
+            flow[pairs] = self._flow(outputs, height, width)[:used]
+            if score is not None:
+                score[pairs] = outputs[ORIENTATION_SCORE][:used]
+        if single:
+            return Estimate(flow[0], None if score is None else score[0])
+        return Estimate(flow, score)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the model on its own inputs (``metadata.inputs``) and returns every output by name.
+
+        Raises:
+            ShapeError: an input is missing, unknown, or of the wrong dtype or shape.
+            ModelError: the estimator was closed, or the model failed.
+        """
+        if self._closed:
+            raise ModelError(self.path, "was closed", "load it again to go on")
+        expected = {spec.name: spec for spec in self.metadata.inputs}
+        if inputs.keys() != expected.keys():
+            raise ShapeError(
+                self.path, f"was given inputs {_list(inputs)}", f"its inputs are {_list(expected)}"
+            )
+        for name, spec in expected.items():
+            if inputs[name].dtype != spec.dtype or inputs[name].shape != spec.shape:
+                raise ShapeError(
+                    name,
+                    f"is {inputs[name].dtype} {inputs[name].shape}",
+                    f"{self.path} takes {spec.dtype} {spec.shape}",
+                )
+        return self._run(inputs)
+
+    def close(self) -> None:
+        """Gives the model's memory back. Calls that run in other threads finish; later ones are errors."""
+        self._closed = True
+        self._release()
+
+    def __enter__(self) -> "FlowEstimator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        described = self.metadata
+        return (
+            f"<{type(self).__name__} {described.network} {described.height}x{described.width} "
+            f"batch {described.batch} on {self.provider}, {self.path}>"
+        )
+
+    @abstractmethod
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the model on checked inputs."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drops the model; calls in other threads may still run."""
+
+    def _inputs(self, reference: np.ndarray, query: np.ndarray) -> dict[str, np.ndarray]:
+        """Input tensors for up to ``batch`` pairs; the last pair is repeated to fill the batch."""
+        if missing := self.metadata.batch - len(reference):
+            reference, query = (np.concatenate([i, *[i[-1:]] * missing]) for i in (reference, query))
+        if self.metadata.io == "tensors":
+            return preprocess(self.metadata.spec, reference, query, self.metadata.size)
+        family = self.metadata.spec.family
+        return {
+            "reference": resize_images(reference, *self.metadata.size, family),
+            "query": resize_images(query, *self.metadata.size, family),
+        }
+
+    def _flow(self, outputs: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
+        flow = outputs[self.metadata.flow.name]
+        if self.metadata.io == "tensors":
+            return postprocess(self.metadata.spec, flow, height, width, self.metadata.size)
+        return flow if (height, width) == self.metadata.size else resize_flow(flow, height, width)
+
+    def _note_size(self, height: int, width: int) -> None:
+        official = (height, width)
+        if self.metadata.io == "tensors":
+            official = self.metadata.spec.working_size(height, width)
+        if self._size_noted or official == self.metadata.size:
+            return
+        self._size_noted = True
+        logger.warning(
+            "%s is made for %dx%d; images of %dx%d are resized to that, and only a model exported with "
+            "--size %dx%d gives the official result",
+            *(self.path.name, *self.metadata.size, height, width, *official),
+        )
+
+
+def load(path: str | Path, provider: str = "cpu", threads: int | None = None) -> FlowEstimator:
+    """Loads a model that ``gocor export`` made.
+
+    Args:
+        path: of the model, an ``.onnx`` file.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``. It runs there or not at all.
+        threads: for the operators on the CPU; one for each physical core when None.
+
+    Returns:
+        The estimator; call it with two images, and close it (or use it in ``with``) to free its memory.
+
+    Raises:
+        ModelError: there is no such file, or it is damaged or none of ours.
+        ProviderError: the provider is unknown or not available here.
+        ConfigError: the number of threads makes no sense.
+        DependencyError: the library that runs such models is not installed.
+    """
+    path = check_model_file(path)
+    if provider not in PROVIDERS:
+        raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(PROVIDERS)}")
+    if threads is not None and threads < 1:
+        raise ConfigError("threads", f"is {threads}", "at least 1")
+    if path.suffix == ".onnx":
+        from gocor.runtime.onnxruntime_session import OnnxRuntimeEstimator
+
+        return OnnxRuntimeEstimator(path, provider, threads)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
+    raise ModelError(path, f"has the unknown suffix {path.suffix!r}", "models are .onnx files")
+
+
+def check_model_file(path: str | Path) -> Path:
+    """Refuses what cannot be a model before a library with worse messages sees it.
+
+    Raises:
+        ModelError: no such file, a folder, empty, or unreadable.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ModelError(path, "is a folder", "give a model file")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ModelError(path, "is empty", "give a model made by gocor export")
+    except FileNotFoundError as error:
+        raise ModelError(path, "no such file", "give a model made by gocor export") from error
+    except OSError as error:
+        raise ModelError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    return path
+
+
+def _list(names: Mapping[str, object]) -> str:
+    return ", ".join(names) or "none"

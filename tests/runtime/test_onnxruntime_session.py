@@ -1,0 +1,103 @@
+"""What only a machine with another ONNX Runtime, or with a broken one, would show."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_models import save_toy
+
+from gocor.core.errors import DependencyError, ModelError, ProviderError
+from gocor.runtime.onnxruntime_session import EXECUTION_PROVIDERS
+from gocor.runtime.session import load
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return save_toy(tmp_path / "toy.onnx")
+
+
+def test_a_provider_that_this_build_lacks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "__version__", "1.99")
+    with pytest.raises(ProviderError) as caught:
+        load(path, "cuda")
+    assert str(caught.value) == (
+        "provider: 'cuda' is not in this build of onnxruntime 1.99 (it has cpu); "
+        'pip uninstall onnxruntime, then pip install "gocor-deploy[gpu]"'
+    )
+
+
+def test_a_provider_that_does_not_start_is_an_error_and_no_fallback(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = onnxruntime.InferenceSession
+    asked: dict[str, Any] = {}
+
+    def without_cuda(path: str, options: object, **arguments: object) -> object:
+        asked.update(arguments)
+        return create(path, options, providers=["CPUExecutionProvider"])
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
+    with pytest.raises(ProviderError) as caught:
+        load(path, "cuda")
+    assert str(caught.value) == (
+        "provider: 'cuda' did not start on this machine (ONNX Runtime would have used CPUExecutionProvider); "
+        "see gocor doctor for what is missing"
+    )
+    assert asked["enable_fallback"] == 0
+    assert asked["providers"][0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+
+def test_tensorrt_may_leave_operators_to_cuda_in_full_precision() -> None:
+    assert ("CUDAExecutionProvider", {"use_tf32": "0"}) in EXECUTION_PROVIDERS["tensorrt"]
+
+
+def test_onnxruntime_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DependencyError) as caught:
+        load(path)
+    assert str(caught.value).startswith("onnxruntime: cannot be imported (")
+    assert str(caught.value).endswith('; pip install "gocor-deploy[cpu]" (or [gpu])')
+
+
+def test_a_failure_while_running_is_one_line(path: Path) -> None:
+    estimator = load(path)
+
+    class Failing:
+        def get_outputs(self) -> list:
+            return []
+
+        def run(self, *_: object) -> None:
+            raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : out of memory.\nin node 7")
+
+    estimator._session = Failing()  # type: ignore[attr-defined]
+    image = np.zeros((32, 64, 3), np.uint8)
+    with pytest.raises(ModelError) as caught:
+        estimator(image, image)
+    assert str(caught.value) == f"{path}: failed in ONNX Runtime (out of memory); see gocor doctor"
+
+
+def test_threads_reach_the_session(path: Path) -> None:
+    session = load(path, threads=1)._session  # type: ignore[attr-defined]
+    assert session.get_session_options().intra_op_num_threads == 1
+
+
+def test_placement_counts_the_operators_of_each_provider(path: Path) -> None:
+    placement = load(path).placement
+    if hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        assert list(placement) == ["CPUExecutionProvider"]
+        assert placement["CPUExecutionProvider"] >= 3
+
+
+def test_no_noise_of_the_library_reaches_the_user(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load(path)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ModelError):
+        load(path)
+    assert capfd.readouterr() == ("", "")
