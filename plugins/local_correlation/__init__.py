@@ -1,0 +1,1 @@
+"""Correlates each reference vector with the query vectors around the same pixel."""

@@ -1,0 +1,1 @@
+"""The adjoint of ``LocalCorrelation`` with respect to its reference."""

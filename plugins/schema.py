@@ -1,0 +1,105 @@
+"""How an operator of the domain ``gocor`` is described: once, as data that every binding reads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gocor.core.errors import ConfigError, ShapeError
+
+DOMAIN = "gocor"
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of an operator's ONNX node and of its plugins.
+
+    Attributes:
+        name: as in the node.
+        default: value of a node that does not say otherwise; its type is the attribute's type.
+        doc: what it means.
+        minimum: smallest allowed value of an integer.
+        maximum: largest allowed value of an integer.
+    """
+
+    name: str
+    default: int | str
+    doc: str
+    minimum: int | None = None
+    maximum: int | None = None
+
+    def check(self, value: int) -> None:
+        """Raises ConfigError unless ``value`` is an integer in range."""
+        low, high = self.minimum or 0, self.maximum
+        if not isinstance(value, int) or value < low or (high is not None and value > high):
+            raise ConfigError(self.name, f"is {value!r}", f"a whole number from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class OpSchema:
+    """Definition of an operator with tensor inputs, one tensor output and a search radius.
+
+    Attributes:
+        name: ONNX and plugin name; unique over all domains, since TensorRT's parser ignores the domain.
+        version: raised when the meaning changes.
+        inputs: names, in order.
+        output: name.
+        attributes: of the ONNX node, in order.
+        tolerances: relative L2 error against the NumPy reference that an implementation may have, for
+            each dtype that the operator takes. Sums are always accumulated in float32.
+        output_shape: shape rule ``(first shape, second shape, radius) -> output shape``; raises ShapeError.
+    """
+
+    name: str
+    version: int
+    inputs: tuple[str, str]
+    output: str
+    attributes: tuple[Attribute, ...]
+    tolerances: Mapping[str, float]
+    output_shape: Callable[[Shape, Shape, int], tuple[int, ...]]
+
+    @property
+    def torch_name(self) -> str:
+        """Name of the PyTorch operator, such as ``local_correlation``."""
+        return "".join("_" + c.lower() if c.isupper() else c for c in self.name)[1:]
+
+    def attribute(self, name: str) -> Attribute:
+        """The attribute called ``name``."""
+        return next(a for a in self.attributes if a.name == name)
+
+    def node_attributes(self, radius: int) -> dict[str, int | str]:
+        """All attributes of a node with this radius."""
+        return {a.name: a.default for a in self.attributes} | {"radius": radius}
+
+    def check(self, first: Shape, second: Shape, radius: int) -> tuple[int, ...]:
+        """Shape of the output.
+
+        Raises:
+            ConfigError: the radius is out of range.
+            ShapeError: the shapes do not fit.
+        """
+        self.attribute("radius").check(radius)
+        return self.output_shape(tuple(first), tuple(second), radius)
+
+
+def displacements(radius: int) -> int:
+    """Number of displacements of a search window, ``(2 * radius + 1) ** 2``."""
+    return (2 * radius + 1) ** 2
+
+
+def plugin_attributes(version: int) -> tuple[Attribute, ...]:
+    """Attributes that every node of ours has.
+
+    From 10.15 on TensorRT's parser prefers a model-local function over a plugin of the same name unless the
+    node says ``plugin_namespace``; ``aot`` makes it take the ahead-of-time form of a Python plugin.
+    """
+    return (
+        Attribute("radius", 4, "search radius in feature pixels", minimum=1, maximum=16),
+        Attribute("plugin_namespace", DOMAIN, "namespace of the TensorRT plugin"),
+        Attribute("plugin_version", str(version), "version of the TensorRT plugin"),
+        Attribute("aot", 1, "1: ahead-of-time form of a Python plugin", minimum=0, maximum=1),
+    )
+
+
+def fail_shapes(schema_name: str, first: Shape, second: Shape, expected: str) -> ShapeError:
+    """The error for two input shapes that do not fit."""
+    return ShapeError(schema_name, f"inputs of shapes {list(first)} and {list(second)}", expected)
