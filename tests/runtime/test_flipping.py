@@ -69,7 +69,7 @@ def test_flow_of_a_mirrored_pair(tmp_path: Path, network: str) -> None:
     estimator = load(save_toy(tmp_path / "toy.onnx", metadata(network=network, height=256, width=256)))
     reference = np.zeros((256, 256, 3), np.uint8)
     query = np.zeros((256, 256, 3), np.uint8)
-    # The toy scores the left half's brightness: bright on the right, both want to be mirrored where higher wins.
+    # The toy scores the brightness of the left half: where higher wins, light on the right wants a mirror.
     bright = slice(128, None) if network == "GLUNet_GOCor" else slice(None, 128)
     reference[:, bright] = 200
     query[:, bright] = 100
