@@ -1,0 +1,272 @@
+"""Reads checkpoints of the four networks, never executing what a pickle holds."""
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gocor.core.errors import CheckpointError
+from gocor.core.files import sha256
+from gocor.export.networks import DEFAULT_ITERATIONS, Network, create_network
+from gocor.runtime.spec import SPECS, network_spec
+
+logger = logging.getLogger("gocor")
+
+SHOWN_KEYS = 3  # of each kind in an error about keys
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: of the file.
+        sha256: of the file.
+        tensors: by ``state_dict`` key, without a ``module.`` prefix.
+        global_iterations: count of the global GOCor in training, where the file says so.
+        local_iterations: count of the local GOCor in training, where the file says so.
+    """
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    global_iterations: int | None = None
+    local_iterations: int | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Where a loaded network's weights came from; ``network.info``.
+
+    Attributes:
+        path: of the checkpoint file; None for weights that came from nowhere.
+        sha256: of the file; empty without one.
+        weights_sha256: of the weights by content, as they were loaded.
+        global_iterations: trained count, where the checkpoint says so.
+        local_iterations: trained count, where the checkpoint says so.
+    """
+
+    path: Path | None
+    sha256: str
+    weights_sha256: str
+    global_iterations: int | None = None
+    local_iterations: int | None = None
+
+
+def load_network(
+    path: str | Path,
+    iterations: int | None = None,
+    *,
+    global_iterations: int | None = None,
+    local_iterations: int | None = None,
+    network: str | None = None,
+) -> Network:
+    """Loads a checkpoint into its network, ready for inference.
+
+    Args:
+        path: ``.pth``, ``.pth.tar`` or ``.safetensors``; the tensors bare or under ``state_dict``, with or
+            without a ``module.`` prefix, in any floating dtype.
+        iterations: of both GOCor modules; by default what the checkpoint was trained with where it says so,
+            else 3. Without effect on a network that has none, which is noted.
+        global_iterations: of the global GOCor alone.
+        local_iterations: of the local GOCor alone.
+        network: name of the network; recognised from the keys when None.
+
+    Returns:
+        The network in float32 on the CPU, in evaluation mode, with its origin as ``network.info``.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit the network.
+        ConfigError: the network is unknown or a count negative.
+    """
+    checkpoint = read_checkpoint(path)
+    name = network_spec(network).name if network else recognize(checkpoint)
+    global_count = _first(global_iterations, iterations)
+    local_count = _first(local_iterations, iterations)
+    _note_iterations(name, checkpoint, global_count, local_count)
+    module = create_network(
+        name,
+        _first(global_count, checkpoint.global_iterations, DEFAULT_ITERATIONS),
+        _first(local_count, checkpoint.local_iterations, DEFAULT_ITERATIONS),
+    )
+    if problems := _mismatch(checkpoint.tensors, name):
+        raise CheckpointError(path, f"does not fit {name} ({problems})", _fitting(checkpoint, name))
+    module.load_state_dict(dict(checkpoint.tensors), strict=True)
+    module.info = CheckpointInfo(
+        checkpoint.path,
+        checkpoint.sha256,
+        weights_sha256(module),
+        checkpoint.global_iterations,
+        checkpoint.local_iterations,
+    )
+    return module.eval()
+
+
+def seeded_network(name: str, iterations: int = DEFAULT_ITERATIONS, seed: int = 0) -> Network:
+    """A network with reproducible untrained weights: its flow means nothing, its arithmetic is real."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = create_network(name, iterations, iterations).eval()
+    module.info = CheckpointInfo(None, "", weights_sha256(module))
+    return module
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint's tensors and the iteration counts that it records.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, no checkpoint, or a pickle that wants to run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(path, "is a folder" if path.is_dir() else "no such file", "give a checkpoint file")
+    tensors, facts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(path, "holds no state_dict", "tensors by name, bare or under 'state_dict'")
+    both = _count(facts, "iterations")
+    return Checkpoint(
+        path,
+        sha256(path),
+        tensors,
+        _first(_count(facts, "global_iterations"), both),
+        _first(_count(facts, "local_iterations"), both),
+    )
+
+
+def recognize(checkpoint: Checkpoint) -> str:
+    """Name of the network whose keys and shapes are the checkpoint's.
+
+    Raises:
+        CheckpointError: there is none; the text names the nearest and the first differences.
+    """
+    problems = {name: _mismatch(checkpoint.tensors, name) for name in SPECS}
+    for name, text in problems.items():
+        if not text:
+            return name
+    nearest = min(SPECS, key=lambda name: len(_shape_items(checkpoint.tensors) ^ set(_shapes(name).items())))
+    raise CheckpointError(
+        checkpoint.path,
+        f"is no checkpoint of a network known here; nearest is {nearest} ({problems[nearest]})",
+        f"known are {', '.join(SPECS)}",
+    )
+
+
+def weights_sha256(network: torch.nn.Module) -> str:
+    """SHA-256 of a network's weights by content: the same for every file format, changed by any training step."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(path, f"is no readable safetensors file ({error})", "download or copy it again") from error
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error):  # names a class or function that only running code could make
+            raise CheckpointError(
+                path, f"holds pickled code, which is never run ({_pickled_name(error)})",
+                "where you trust it: torch.save(checkpoint['state_dict'], 'weights.pth') and use that",
+            ) from error  # fmt: skip
+        raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file") from error
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, … for what is damaged
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"is damaged or no checkpoint ({reason})", "download or copy it again") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(path, f"holds a {type(content).__name__}", "tensors by name, or a 'state_dict'")
+    nested = content.get("state_dict")
+    return (dict(nested), content) if isinstance(nested, Mapping) else (dict(content), {})
+
+
+def _pickled_name(error: Exception) -> str:
+    words = str(error).replace("\n", " ").split()
+    names = [word.strip("`.,") for word in words if "." in word.strip("`.,")]
+    at = words.index("GLOBAL") + 1 if "GLOBAL" in words else None
+    return words[at].strip("`.,") if at is not None else (names[0] if names else "unknown")
+
+
+def _count(facts: Mapping[str, Any], name: str) -> int | None:
+    """An iteration count among a file's facts; safetensors keeps them as text."""
+    text = str(facts.get(name, ""))
+    return int(text) if text.isdecimal() else None
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _note_iterations(name: str, checkpoint: Checkpoint, global_count: int | None, local_count: int | None) -> None:
+    spec = SPECS[name]
+    if not spec.local_gocor:
+        if global_count is not None or local_count is not None:
+            logger.warning("%s has no GOCor module: the number of iterations has no effect", name)
+        return
+    if not spec.global_gocor and local_count is None and global_count is not None:
+        logger.warning("%s has no global GOCor: its number of iterations has no effect", name)
+    counts = [("local", local_count, checkpoint.local_iterations)]
+    if spec.global_gocor:
+        counts.append(("global", global_count, checkpoint.global_iterations))
+    for kind, wanted, trained in counts:
+        if wanted is not None and trained is not None and wanted != trained:
+            logger.warning(
+                "%s was trained with %d %s iterations and will run with %d; accuracy is best at the trained count",
+                *(checkpoint.path.name, trained, kind, wanted),
+            )
+
+
+@lru_cache
+def _shapes(name: str) -> Mapping[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {key: tuple(value.shape) for key, value in create_network(name).state_dict().items()}
+
+
+def _shape_items(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    return {(key, tuple(value.shape)) for key, value in tensors.items()}
+
+
+def _mismatch(tensors: Mapping[str, Tensor], name: str) -> str:
+    """What keeps tensors from loading strictly into a network; empty if nothing does."""
+    shapes = _shapes(name)
+    misshaped = (
+        f"{key} {list(tensors[key].shape)} instead of {list(shape)}"
+        for key, shape in shapes.items()
+        if key in tensors and tuple(tensors[key].shape) != shape
+    )
+    kinds = {
+        "missing": (key for key in shapes if key not in tensors),
+        "unexpected": (key for key in tensors if key not in shapes),
+        "misshaped": misshaped,
+    }
+    return "; ".join(text for kind, keys in kinds.items() if (text := _first_few(kind, keys)))
+
+
+def _first_few(kind: str, keys: Iterable[str]) -> str:
+    found = list(keys)
+    if not found:
+        return ""
+    rest = f" and {len(found) - SHOWN_KEYS} more" if len(found) > SHOWN_KEYS else ""
+    return f"{kind}: {', '.join(found[:SHOWN_KEYS])}{rest}"
+
+
+def _fitting(checkpoint: Checkpoint, name: str) -> str:
+    fitting = next((other for other in SPECS if other != name and not _mismatch(checkpoint.tensors, other)), None)
+    return f"it fits {fitting}: leave out --network" if fitting else f"a checkpoint of {name}"
