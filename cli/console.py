@@ -14,7 +14,7 @@ from rich.text import Text
 
 _PIPE_WIDTH = 160  # rich takes 80 columns for a pipe and would break paths in two
 
-Report = Callable[[int, int, str], None]
+Report = Callable[[int, int | None, str], None]
 
 
 def _console(stderr: bool) -> Console:
@@ -55,7 +55,7 @@ def progress(title: str) -> Iterator[Report]:
     """Shows a bar on stderr while the block runs, on a terminal only; it is gone afterwards.
 
     Yields:
-        ``report(done, total, text)``: what was done of how much, and what comes now.
+        ``report(done, total, text)``: what was done of how much (None if nobody knows), and what comes now.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
