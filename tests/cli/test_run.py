@@ -1,13 +1,16 @@
 import contextlib
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from toy_models import metadata, save_toy
 
 import gocor.commands.run as command
 from gocor.__main__ import invoke
+from gocor.runtime.flow import read_flow
 from gocor.runtime.images import load_image, save_image
 
 
@@ -33,7 +36,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(b"model")
     for name in ("l/a.png", "l/b.png", "r/a.png", "r/b.png"):
-        save_image(tmp_path / name, np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8))
+        save_image(tmp_path / name, np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8))
     return tmp_path
 
 
@@ -58,7 +61,7 @@ def test_single_pair(folder, loaded, capsys):
     assert loaded == [("m.onnx", "cuda", 3)]
     printed = capsys.readouterr()
     for text in (
-        "48×32",
+        "64×32",
         "mean 3 px, largest 3 px",
         "per pair on",
         "out: flow.flo flow.png warped.png overview.png",
@@ -152,16 +155,41 @@ def test_errors_of_the_model(folder, capsys, arguments, text):
     assert not (folder / "out").exists()
 
 
-def test_full_disk(folder):
-    code = (
-        "import resource, sys; import gocor.commands.run as command; from gocor.__main__ import invoke;"
-        "sys.path.insert(0, sys.argv[1]); from test_run import FakeEstimator;"
-        "command.load = lambda path, provider, threads: FakeEstimator(path);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
-        "sys.exit(invoke(['run', 'm.onnx', 'l/a.png', 'r/a.png', '-o', 'out']))"
-    )
-    here = __file__.rpartition("/")[0]
-    done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=False)
+@pytest.fixture
+def toy(folder):
+    pytest.importorskip("onnxruntime")
+    return save_toy(folder / "toy.onnx")
+
+
+def test_with_a_model(folder, toy, capsys):
+    assert run("toy.onnx l/a.png r/b.png -o out --consistency") == 0
+    flow, _ = read_flow(folder / "out" / "flow.flo")
+    np.testing.assert_allclose(flow[0], load_image(folder / "l" / "a.png").mean(), rtol=1e-6)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_size_is_noted_once(folder, toy, capsys):
+    for name in ("l/a.png", "l/b.png", "r/a.png", "r/b.png"):
+        save_image(folder / name, np.full((40, 50, 3), 9, np.uint8))
+    assert run("toy.onnx l r -o out") == 0
+    assert read_flow(folder / "out" / "a" / "flow.flo")[0].shape == (2, 40, 50)
+    assert capsys.readouterr().err.count("images of 40x50 are resized") == 1
+
+
+def test_flip_check_with_a_model(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    save_toy(folder / "glu.onnx", metadata(network="GLUNet_GOCor", height=256, width=256))
+    assert run("glu.onnx l/a.png r/a.png -o out --flip-check") == 0
+    assert "mirrored" in capsys.readouterr().out
+
+
+def test_full_disk(folder, toy):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    command = [sys.executable, "-m", "gocor", "run", "toy.onnx", "l/a.png", "r/a.png", "-o", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
     assert done.returncode == 2
+    assert done.stderr.startswith("error: out/")
     assert "cannot be written (File too large)" in done.stderr
     assert not list((folder / "out").iterdir())
