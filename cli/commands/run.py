@@ -63,7 +63,8 @@ def print_report(report: RunReport, config: RunConfig, provider: str, single: bo
     """Prints where the results are and what they say."""
     fresh = [result for result in report.results if not result.skipped]
     facts = _pair_facts(report.results[0]) if single else _run_facts(report)
-    facts["time"] = f"{median(r.seconds for r in fresh):.3g} s per pair on {provider}" if fresh else None
+    if fresh:
+        facts["time"] = f"{1000 * median(r.seconds for r in fresh):.0f} ms per pair on {provider}"
     stdout.print(facts_table(facts))
     folder = config.output if single else config.output / "<pair>"
     stdout.print(Text(f"{folder}: {' '.join(config.file_names())}"), soft_wrap=True)
