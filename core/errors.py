@@ -15,6 +15,10 @@ class GocorError(Exception):
         text = f"{where}: {got}; {expected}" if expected else f"{where}: {got}"
         super().__init__(" ".join(text.split()))
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Lets the error travel between processes: by default only its text would, in one argument."""
+        return type(self), (self.where, self.got, self.expected)
+
 
 class CheckpointError(GocorError):
     """A checkpoint cannot be read, or does not fit the network."""

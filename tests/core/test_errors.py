@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from gocor.core import errors
@@ -22,3 +24,9 @@ def test_the_text_is_one_line_whatever_came_in() -> None:
 def test_every_error_can_be_caught_as_one_of_ours(kind: type) -> None:
     assert issubclass(kind, GocorError)
     assert kind.__doc__
+
+
+def test_errors_travel_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("left.png", "is empty", "give a PNG")))
+    assert type(error) is ImageError
+    assert (str(error), error.expected) == ("left.png: is empty; give a PNG", "give a PNG")
