@@ -1,0 +1,65 @@
+"""``gocor bench``: latency, throughput and memory of models side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gocor.runtime.benchmark import BenchmarkReport
+
+EPILOG = "Every model in one run: [bold]gocor bench a.onnx b.onnx --provider cpu --json bench.json[/]"
+
+
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="Models; the others are compared with the first.")],
+    provider: Annotated[list[str], typer.Option(help="cpu, cuda or tensorrt; may be repeated.")] = ["cpu"],  # noqa: B006
+    rounds: Annotated[int, typer.Option(help="Timed runs of each, interleaved.")] = 20,
+    warmup: Annotated[int, typer.Option(help="Runs of each before that.")] = 3,
+    threads: Annotated[int | None, typer.Option(help="On the CPU; default one per physical core.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every timed run here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw every timed run here, .png, .svg or .pdf.")] = None,
+) -> None:
+    """Times whole calls, from uint8 images in memory to the flow in pixels, on the built-in pair."""
+    from gocor.console import print_line, progress, stdout
+    from gocor.runtime import benchmark
+    from gocor.runtime.report import write_json
+
+    with progress("bench") as show:
+        report = benchmark.benchmark_models(
+            models, provider, rounds=rounds, warmup=warmup, threads=threads, progress=show
+        )
+    stdout.print(_table(report))
+    if json:
+        write_json(json, report)
+        print_line("written", json, "green")
+    if plot:
+        benchmark.plot(report, plot)
+        print_line("written", plot, "green")
+
+
+def _table(report: "BenchmarkReport") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    machine = report.machine
+    title = f"{report.rounds} interleaved rounds on {machine.cpu}, {machine.cores} cores; ms for one call"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model · provider")
+    table.add_column("pairs of size")
+    for name in ("median", "IQR", "p95", "p99", "min", "pairs/s", "peak MiB", "time/first"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in report.results:
+        times = (result.median_ms, result.spread_ms, result.p95_ms, result.p99_ms, result.minimum_ms)
+        memory = "-" if result.peak_memory_mib is None else f"{result.peak_memory_mib:.0f}"
+        table.add_row(
+            Text(result.name),
+            f"{result.pairs}×{result.facts['size']}",
+            *(f"{value:.2f}" for value in times),
+            f"{result.pairs_per_second:.1f}",
+            memory,
+            f"{result.time_ratio:.2f}",
+        )
+    return table

@@ -1,0 +1,298 @@
+"""How fast, side by side: every candidate takes its turn in every round, and every timed run is kept."""
+
+import contextlib
+import gc
+import multiprocessing
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gocor.core.errors import ConfigError, DependencyError
+from gocor.core.files import atomic_path
+from gocor.runtime.environment import Machine, machine
+from gocor.runtime.sample_pair import sample_pair
+from gocor.runtime.session import FlowEstimator, load
+
+Progress = Callable[[int, int, str], None]  # done, total, what comes now
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to measure.
+
+    Attributes:
+        call: what is timed; it returns when its work is done.
+        pairs: image pairs that one call handles.
+        facts: what a reader of the report wants to know about it.
+        peak_memory_mib: see ``peak_memory_mib``; None if nobody measured it.
+    """
+
+    call: Callable[[], object]
+    pairs: int = 1
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    peak_memory_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of a candidate. Times are in milliseconds for one call.
+
+    Attributes:
+        name: of the candidate.
+        pairs: image pairs that one call handles.
+        facts: what the candidate says about itself.
+        peak_memory_mib: see ``peak_memory_mib``; None if nobody measured it.
+        pairs_per_second: at the median time.
+        time_ratio: median time for a pair over that of the first candidate.
+        spread_ms: distance between the quartiles: half of the runs lie within.
+        times_ms: every timed run, in order.
+    """
+
+    name: str
+    pairs: int
+    facts: Mapping[str, Any]
+    peak_memory_mib: float | None
+    pairs_per_second: float
+    time_ratio: float
+    median_ms: float
+    p95_ms: float
+    p99_ms: float
+    minimum_ms: float
+    spread_ms: float
+    times_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """Results of one benchmark, all from the same rounds on the same machine.
+
+    Attributes:
+        rounds: timed runs of each candidate.
+        warmup: runs of each candidate before them.
+        machine: where it ran.
+        results: one for each candidate, in the order they were given.
+    """
+
+    rounds: int
+    warmup: int
+    machine: Machine
+    results: tuple[Result, ...]
+
+
+def benchmark(
+    candidates: Mapping[str, Callable[[], object] | Candidate],
+    rounds: int = 20,
+    warmup: int = 3,
+    progress: Progress | None = None,
+) -> BenchmarkReport:
+    """Times candidates in interleaved rounds, so that a machine that slows down slows all of them.
+
+    Each round starts with another candidate, so that none always runs after the same one.
+
+    Args:
+        candidates: by name; the first is what the others are compared with.
+        rounds: timed runs of each.
+        warmup: runs of each before that, not timed.
+        progress: told about every round.
+
+    Raises:
+        ConfigError: there are no candidates or no rounds.
+    """
+    if not candidates:
+        raise ConfigError("benchmark", "has no candidates", "at least one")
+    if rounds < 1 or warmup < 0:
+        raise ConfigError("benchmark", f"{rounds} rounds, {warmup} warm-up runs", "at least 1 and 0")
+    entries = {n: c if isinstance(c, Candidate) else Candidate(c) for n, c in candidates.items()}
+    times: dict[str, list[float]] = {name: [] for name in entries}
+    with _no_garbage_collection():
+        for number in range(-warmup, rounds):
+            if progress:
+                progress(number + warmup, rounds + warmup, "warm-up" if number < 0 else "timing")
+            for name in _rotated(list(entries), number):
+                start = time.perf_counter_ns()
+                entries[name].call()
+                elapsed = time.perf_counter_ns() - start
+                if number >= 0:
+                    times[name].append(elapsed / 1e6)
+            gc.collect()
+    first = next(iter(entries))
+    unit = float(np.median(times[first])) / entries[first].pairs
+    results = tuple(_result(name, candidate, times[name], unit) for name, candidate in entries.items())
+    return BenchmarkReport(rounds, warmup, machine(), results)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection in the middle of a run would be charged to whoever happens to run."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _rotated(names: list[str], number: int) -> list[str]:
+    start = number % len(names)
+    return names[start:] + names[:start]
+
+
+def _result(name: str, candidate: Candidate, times: list[float], unit: float) -> Result:
+    lower, median, upper, p95, p99 = np.percentile(times, (25, 50, 75, 95, 99)).tolist()
+    return Result(
+        name=name,
+        pairs=candidate.pairs,
+        facts=candidate.facts,
+        peak_memory_mib=candidate.peak_memory_mib,
+        pairs_per_second=1000 * candidate.pairs / median,
+        time_ratio=median / candidate.pairs / unit,
+        median_ms=median,
+        p95_ms=p95,
+        p99_ms=p99,
+        minimum_ms=min(times),
+        spread_ms=upper - lower,
+        times_ms=tuple(times),
+    )
+
+
+def benchmark_models(
+    models: Sequence[str | Path],
+    providers: Sequence[str] = ("cpu",),
+    *,
+    rounds: int = 20,
+    warmup: int = 3,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> BenchmarkReport:
+    """Times every model on every provider: whole calls, from uint8 images in memory to the flow in pixels.
+
+    Each model gets the built-in pair at its own size, its batch full.
+
+    Raises:
+        GocorError: what ``gocor.runtime.session.load`` says about a model or provider.
+    """
+    paths = [Path(model) for model in models]
+    alike = len({path.name for path in paths}) < len(set(paths))
+    candidates = {}
+    for path in paths:
+        for provider in providers:
+            name = f"{path if alike else path.name} · {provider}"
+            if progress:
+                progress(0, rounds + warmup, f"loading {name}")
+            candidates[name] = _candidate(path, provider, threads)
+    return benchmark(candidates, rounds, warmup, progress)
+
+
+def _candidate(model: Path, provider: str, threads: int | None) -> Candidate:
+    estimator = load(model, provider, threads)
+    reference, query = _full_batch(estimator)
+    described = estimator.metadata
+    facts = {
+        "model": str(model),
+        "network": described.network,
+        "size": f"{described.height}x{described.width}",
+        "batch": described.batch,
+        "io": described.io,
+        "global_iterations": described.global_iterations,
+        "local_iterations": described.local_iterations,
+        "weights_sha256": described.weights_sha256,
+        "provider": provider,
+        "operators_by_provider": dict(estimator.placement),
+        "threads": threads or "default",
+    }
+    memory = peak_memory_mib(_load_and_run, str(model), provider, threads)
+    return Candidate(lambda: estimator(reference, query), described.batch, facts, memory)
+
+
+def _full_batch(estimator: FlowEstimator) -> tuple[np.ndarray, np.ndarray]:
+    described = estimator.metadata
+    pairs = [sample_pair(*described.size, seed)[:2] for seed in range(described.batch)]
+    return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+
+
+def _load_and_run(model: str, provider: str, threads: int | None) -> None:
+    estimator = load(model, provider, threads)
+    pairs = _full_batch(estimator)
+    for _ in range(2):  # the second call may grow the arena once more
+        estimator(*pairs)
+
+
+def peak_memory_mib(function: Callable[..., object], *arguments: object) -> float | None:
+    """Most main memory that a fresh Python process ever held while it ran ``function(*arguments)``.
+
+    Everything counts: the interpreter, the libraries that the function imports, the model. A process of its
+    own is the only way not to measure what earlier candidates left behind. Memory of a GPU is not in it.
+
+    Args:
+        function: importable by name.
+        arguments: picklable.
+
+    Returns:
+        MiB, or None on a system that does not tell.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run_and_ask, function, arguments).result()
+
+
+def _run_and_ask(function: Callable[..., object], arguments: tuple[object, ...]) -> float | None:
+    function(*arguments)
+    return _peak_of_this_process()
+
+
+def _peak_of_this_process() -> float | None:
+    # On Linux getrusage's figure starts with the peak of the process that started this one.
+    try:
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return int(match[1]) / 1024 if match else None
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def plot(report: BenchmarkReport, path: str | Path) -> None:
+    """Draws every run of every candidate as a picture, in the format of the path's suffix.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
+        ConfigError: there is no such format.
+        OutputError: the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        hint = 'pip install "gocor-deploy[plot]"'
+        raise DependencyError("matplotlib", f"cannot be imported ({error})", hint) from error
+    count = len(report.results)
+    figure = Figure(figsize=(9, 1.6 + 0.6 * count), layout="constrained")
+    formats = FigureCanvasAgg(figure).get_supported_filetypes()
+    if (wanted := Path(path).suffix.removeprefix(".")) not in formats:
+        raise ConfigError(path, f"unknown picture format {wanted!r}", f"one of {', '.join(sorted(formats))}")
+    axes = figure.add_subplot()
+    for row, result in enumerate(report.results):
+        times = np.array(result.times_ms) / result.pairs
+        axes.hlines(row, *np.percentile(times, (25, 75)), linewidth=14, color="tab:blue", alpha=0.3)
+        axes.plot(times, np.full(len(times), row), "|", color="tab:blue", alpha=0.7)
+        axes.plot(np.median(times), row, "o", color="tab:blue")
+        axes.annotate(f"{np.median(times):.1f}", (np.median(times), row), (0, 9), textcoords="offset points")
+    axes.set_yticks(range(count), [result.name for result in report.results])
+    axes.set_ylim(-0.6, count - 0.4)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"ms for a pair: median, quartiles and each of {report.rounds} interleaved runs")
+    axes.set_title(report.machine.cpu, fontsize="medium")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)

@@ -1,0 +1,40 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from toy_models import save_toy
+
+pytest.importorskip("onnxruntime")
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+def test_models_side_by_side_with_every_run_in_json(invoke: Invoke, tmp_path: Path) -> None:
+    first, second = save_toy(tmp_path / "first.onnx"), save_toy(tmp_path / "second[1].onnx")
+    report = tmp_path / "bench.json"
+    code, out, _ = invoke(
+        "bench", first, second, "--rounds", 3, "--warmup", 0, "--threads", 1, "--json", report
+    )
+    assert code == 0
+    assert "3 interleaved rounds" in out
+    assert "second[1].onnx · cpu" in out  # brackets are no markup
+    results = json.loads(report.read_text())["results"]
+    assert [len(result["times_ms"]) for result in results] == [3, 3]
+    assert results[0]["facts"]["provider"] == "cpu"
+
+
+def test_plot(invoke: Invoke, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    model, picture = save_toy(tmp_path / "toy.onnx"), tmp_path / "bench.svg"
+    assert invoke("bench", model, "--rounds", 2, "--warmup", 0, "--plot", picture)[0] == 0
+    assert "<svg" in picture.read_text()
+
+
+def test_what_is_wrong_is_one_line_and_nothing_is_written(invoke: Invoke, tmp_path: Path) -> None:
+    model, report = save_toy(tmp_path / "toy.onnx"), tmp_path / "bench.json"
+    code, _, err = invoke("bench", model, "--provider", "gpu", "--json", report)
+    assert (code, err) == (2, "error: provider: unknown name 'gpu'; one of cpu, cuda, tensorrt\n")
+    code, _, err = invoke("bench", model, tmp_path / "absent.onnx", "--json", report)
+    assert code == 2
+    assert err.endswith("absent.onnx: no such file; give a model made by gocor export\n")
+    assert not report.exists()
