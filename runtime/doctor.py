@@ -1,0 +1,137 @@
+"""What of this package works here, and what to install for the rest."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gocor.core.errors import GocorError
+from gocor.runtime.environment import Machine, Package, machine, packages, version
+from gocor.runtime.session import PROVIDERS
+
+TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx")
+# Identity of one float, opset 19; made by tests/runtime/test_doctor.py.
+TINY_MODEL = base64.b64decode(
+    "CAk6PAoSCgF4EgF5IghJZGVudGl0eToAEgR0aW55Wg8KAXgSCgoICAESBAoCCAFiDwoBeRIKCggIARIECgIIAUIECgAQEw=="
+)
+_PROBE = "from gocor.runtime.doctor import print_probe; print_probe()"
+_PROBE_SECONDS = 180  # TensorRT builds an engine
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something a user may want to do here.
+
+    Attributes:
+        name: as ``run on cuda``.
+        works: it does, on this machine, now.
+        hint: what stands in its way and what to do about it; empty if it works.
+    """
+
+    name: str
+    works: bool
+    hint: str
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """Everything the doctor found out.
+
+    Attributes:
+        machine: system, processor, GPUs, versions.
+        packages: of every extra.
+        tensorrt: TensorRT distributions that are installed, with version.
+        capabilities: what works.
+        notes: what is likely to make trouble later.
+    """
+
+    machine: Machine
+    packages: Sequence[Package]
+    tensorrt: Mapping[str, str]
+    capabilities: Sequence[Capability]
+    notes: Sequence[str]
+
+
+def examine() -> DoctorReport:
+    """Looks at this machine. Imports nothing heavy; ONNX Runtime is tried in a process of its own."""
+    found = packages()
+    probed = probe_providers()
+    runs = [Capability(f"run on {name}", not hint, hint) for name, hint in probed.items()]
+    export = _from_extras("export", found, "export")
+    verify = _from_extras("verify", found, "verify", "export", "cpu")
+    others = [_from_extras("video files", found, "video"), _from_extras("bench --plot", found, "plot")]
+    return DoctorReport(
+        machine=machine(),
+        packages=found,
+        tensorrt={name: v for name in TENSORRT if (v := version(name))},
+        capabilities=[export, *runs, verify, *others],
+        notes=_notes(),
+    )
+
+
+def _from_extras(name: str, found: Sequence[Package], *extras: str) -> Capability:
+    """What works as soon as every package of some extras is there."""
+    wanted = [package for package in found if package.extra in extras and not package.fits]
+    if not wanted:
+        return Capability(name, True, "")
+    missing = ", ".join(
+        f"{package.requirement} is missing"
+        if not package.installed
+        else f"{package.installed} is not {package.requirement}"
+        for package in wanted
+    )
+    needed = ",".join(extra for extra in extras if any(package.extra == extra for package in wanted))
+    return Capability(name, False, f'{missing}; pip install "gocor-deploy[{needed}]"')
+
+
+def _notes() -> list[str]:
+    if version("onnxruntime") and version("onnxruntime-gpu"):
+        return [
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
+            "pip uninstall both, then install one of them"
+        ]
+    return []
+
+
+def probe_providers() -> dict[str, str]:
+    """Opens a session on every provider, in a process of its own: a broken driver may take a process with it.
+
+    Returns:
+        For each provider what stands in its way; empty if it works.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS
+        )
+        hints: dict[str, str] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return dict.fromkeys(PROVIDERS, f"ONNX Runtime did not answer within {_PROBE_SECONDS} s")
+    except json.JSONDecodeError:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return dict.fromkeys(PROVIDERS, f"ONNX Runtime fails here (exit code {done.returncode}: {last})")
+    # Which library is missing is nowhere but in ONNX Runtime's log.
+    missing = re.search(r"\S+\.so\S*: cannot open shared object file", done.stderr)
+    return {n: f"{hint} ({missing[0]})" if hint and missing else hint for n, hint in hints.items()}
+
+
+def print_probe() -> None:
+    """Tries every provider and prints what stands in their way as JSON; for ``probe_providers``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "identity.onnx")
+        path.write_bytes(TINY_MODEL)
+        print(json.dumps({provider: _hint(path, provider) for provider in PROVIDERS}))
+
+
+def _hint(path: Path, provider: str) -> str:
+    from gocor.runtime.onnxruntime_session import open_session
+
+    try:
+        open_session(path, provider)
+    except GocorError as error:
+        return f"{error.got}; {error.expected}"
+    return ""
