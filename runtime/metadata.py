@@ -17,11 +17,11 @@ FORMAT = 1  # raised when an older reader would misread the properties
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and shape of an input or output."""
+    """Name, dtype and shape of an input or output; a dimension that varies has a name."""
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} {self.shape}"

@@ -127,14 +127,14 @@ def _options(ort: Any, provider: str, threads: int | None) -> "onnxruntime.Sessi
 
 
 def _check_interface(path: Path, session: "onnxruntime.InferenceSession", metadata: ModelMetadata) -> None:
-    inputs = tuple(_tensor_spec(node) for node in session.get_inputs())
+    inputs = tuple(tensor_spec(node) for node in session.get_inputs())
     if set(inputs) != set(metadata.inputs):
         raise ModelError(
             path,
             f"has inputs {'; '.join(map(str, inputs))}",
             f"its metadata says {'; '.join(map(str, metadata.inputs))}; export again",
         )
-    outputs = {node.name: _tensor_spec(node) for node in session.get_outputs()}
+    outputs = {node.name: tensor_spec(node) for node in session.get_outputs()}
     if outputs.keys() != set(metadata.output_names) or outputs[metadata.flow.name] != metadata.flow:
         raise ModelError(
             path,
@@ -143,7 +143,8 @@ def _check_interface(path: Path, session: "onnxruntime.InferenceSession", metada
         )
 
 
-def _tensor_spec(node: Any) -> TensorSpec:
+def tensor_spec(node: Any) -> TensorSpec:
+    """Name, dtype and shape of a session's input or output; ``node.shape`` has names where sizes vary."""
     return TensorSpec(node.name, _DTYPES.get(node.type, node.type), tuple(node.shape))
 
 

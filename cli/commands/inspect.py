@@ -1,0 +1,82 @@
+"""``gocor inspect``: what a file is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An ONNX model, of gocor or not, or a checkpoint.")],
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Says what a file is: network, sizes, parameters, operators, iterations, hashes."""
+    from gocor.console import facts_table, stdout
+    from gocor.export.inspection import ModelInspection, inspect_file
+    from gocor.runtime.report import to_json
+
+    found = inspect_file(file)
+    if json:
+        print(to_json(found))
+    elif isinstance(found, ModelInspection):
+        stdout.print(facts_table(_model_facts(found), title=f"{file}"))
+    else:
+        stdout.print(facts_table(_checkpoint_facts(found), title=f"{file}"))
+
+
+def _checkpoint_facts(found: "CheckpointInspection") -> dict[str, object]:
+    unknown = "not recorded in the file"
+    trained = {"global": found.global_iterations, "local": found.local_iterations}
+    counts = ", ".join(f"{kind} {count}" for kind, count in trained.items() if count is not None)
+    return {
+        "kind": "checkpoint",
+        "network": found.network,
+        "size": _size(found.bytes),
+        "parameters": f"{found.parameters:,} in {found.tensors} tensors (with buffers)",
+        "trained iterations": (counts or unknown) if "GOCor" in found.network else None,
+        "SHA-256 of the file": found.sha256,
+        "SHA-256 of the weights": found.weights_sha256,
+    }
+
+
+def _model_facts(found: "ModelInspection") -> dict[str, object]:
+    facts: dict[str, object] = {"kind": "ONNX model, not made by gocor"}
+    if described := found.metadata:
+        counts = {"global": described.global_iterations, "local": described.local_iterations}
+        facts = {
+            "kind": f"ONNX model made by gocor {described.gocor_version}",
+            "network": described.network,
+            "iterations": ", ".join(f"{k} {n}" for k, n in counts.items() if n is not None) or None,
+            "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
+            "checkpoint": described.checkpoint or None,
+            "SHA-256 of the checkpoint": described.checkpoint_sha256 or None,
+            "SHA-256 of the weights": described.weights_sha256,
+        }
+    facts |= {
+        "SHA-256 of the file": found.sha256,
+        "size": _size(found.bytes),
+        "inputs": "\n".join(map(str, found.inputs)),
+        "outputs": "\n".join(map(str, found.outputs)),
+    }
+    if found.contents is None:
+        return facts | {"operators": 'to list them: pip install "gocor-deploy[export]"'}
+    return facts | _contents_facts(found.contents)
+
+
+def _contents_facts(contents: "Contents") -> dict[str, object]:
+    total = sum(contents.operators.values())
+    histogram = ", ".join(f"{name} {count}" for name, count in contents.operators.items())
+    return {
+        "stored values": f"{contents.stored_values:,}",
+        "opsets": ", ".join(f"{domain} {version}" for domain, version in contents.opsets.items()),
+        "producer": contents.producer or None,
+        "operators": f"{total:,}: {histogram}",
+        "functions": ", ".join(f"{name} ({n} operators)" for name, n in contents.functions.items()) or None,
+    }
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB ({count:,} bytes)"
