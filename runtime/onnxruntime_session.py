@@ -100,7 +100,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        hint = 'pip install "gocor-deploy[cpu]"  (or [gpu])'
+        hint = 'pip install "gocor-deploy[cpu]" (or [gpu])'
         raise DependencyError("onnxruntime", f"cannot be imported ({error})", hint) from error
     return onnxruntime
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,15 @@ def test_the_providers_are_really_tried() -> None:
     assert hints["cpu"] == ""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert 'pip install "gocor-deploy[gpu]"' in hints["cuda"]
+
+
+def test_without_onnxruntime_it_says_which_extra_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so is broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    hint = 'cannot be imported (libfoo.so is broken); pip install "gocor-deploy[cpu]" (or [gpu])'
+    assert set(doctor.probe_providers().values()) == {hint}
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, output: str, errors: str, code: int = 0) -> None:
