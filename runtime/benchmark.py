@@ -262,6 +262,23 @@ def _peak_of_this_process() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def check_plot(path: str | Path) -> None:
+    """Finds out before a long benchmark whether ``plot`` can write this file's format.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
+        ConfigError: there is no such format.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        hint = 'pip install "gocor-deploy[plot]"'
+        raise DependencyError("matplotlib", f"cannot be imported ({error})", hint) from error
+    formats = FigureCanvasAgg.filetypes
+    if (wanted := Path(path).suffix.removeprefix(".")) not in formats:
+        raise ConfigError(path, f"unknown picture format {wanted!r}", f"one of {', '.join(sorted(formats))}")
+
+
 def plot(report: BenchmarkReport, path: str | Path) -> None:
     """Draws every run of every candidate as a picture, in the format of the path's suffix.
 
@@ -270,17 +287,11 @@ def plot(report: BenchmarkReport, path: str | Path) -> None:
         ConfigError: there is no such format.
         OutputError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        hint = 'pip install "gocor-deploy[plot]"'
-        raise DependencyError("matplotlib", f"cannot be imported ({error})", hint) from error
+    check_plot(path)
+    from matplotlib.figure import Figure
+
     count = len(report.results)
     figure = Figure(figsize=(9, 1.6 + 0.6 * count), layout="constrained")
-    formats = FigureCanvasAgg(figure).get_supported_filetypes()
-    if (wanted := Path(path).suffix.removeprefix(".")) not in formats:
-        raise ConfigError(path, f"unknown picture format {wanted!r}", f"one of {', '.join(sorted(formats))}")
     axes = figure.add_subplot()
     for row, result in enumerate(report.results):
         times = np.array(result.times_ms) / result.pairs

@@ -27,6 +27,8 @@ def bench(
     from gocor.runtime import benchmark
     from gocor.runtime.report import write_json
 
+    if plot:
+        benchmark.check_plot(plot)
     with progress("bench") as show:
         report = benchmark.benchmark_models(
             models, provider, rounds=rounds, warmup=warmup, threads=threads, progress=show

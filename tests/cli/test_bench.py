@@ -30,6 +30,13 @@ def test_plot(invoke: Invoke, tmp_path: Path) -> None:
     assert "<svg" in picture.read_text()
 
 
+def test_a_wrong_picture_format_is_found_before_the_benchmark(invoke: Invoke, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, err = invoke("bench", tmp_path / "absent.onnx", "--plot", tmp_path / "bench.txt")
+    assert (code, out) == (2, "")
+    assert "bench.txt: unknown picture format 'txt'; one of " in err
+
+
 def test_what_is_wrong_is_one_line_and_nothing_is_written(invoke: Invoke, tmp_path: Path) -> None:
     model, report = save_toy(tmp_path / "toy.onnx"), tmp_path / "bench.json"
     code, _, err = invoke("bench", model, "--provider", "gpu", "--json", report)

@@ -127,6 +127,6 @@ def test_plot(tmp_path: Path) -> None:
 
 def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = benchmark.benchmark({"a": lambda: None}, rounds=1, warmup=0)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(DependencyError, match='pip install "gocor-deploy\\[plot\\]"'):
         benchmark.plot(report, tmp_path / "bench.png")
