@@ -16,6 +16,7 @@ from gocor.export.networks.layers import (
     flow_head,
     initialize,
     leaky,
+    pad_channels,
     pixel_grid,
     upsampler,
     warp,
@@ -80,7 +81,8 @@ class CoarseDecoder(nn.Module):
         self.final = flow_head(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, 258, 16, 16)`` to ``(B, 2, 16, 16)``."""
+        """``(B, 256, 16, 16)``, to which two zero channels are added, to ``(B, 2, 16, 16)``."""
+        x = pad_channels(x, self.conv0)
         for k in range(len(GROWTH)):
             x = self.get_submodule(f"conv{k}")(x)
         return self.final(x)
@@ -157,7 +159,7 @@ class GLUNet(nn.Module):
     def coarse(self, reference: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Global volume and flow4 of two feature maps ``(B, 512, 16, 16)``."""
         volume = self.correlate_globally(normalize(reference), normalize(query))
-        mapping = self.decoder4(F.pad(volume, (0, 0, 0, 0, 0, 2)))
+        mapping = self.decoder4(volume)
         x, y = pixel_grid(mapping)
         pixels = (mapping + 1) * ((COARSE_GRID - 1) / 2)
         flow = torch.cat((pixels[:, :1] - x, pixels[:, 1:] - y), dim=1)

@@ -1,7 +1,5 @@
 """Building blocks that the networks share; attribute names are those of the public checkpoints."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,11 +38,18 @@ def upsampler(inputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, 2, 4, stride=2, padding=1)
 
 
-def dense(convolutions: list[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+def dense(convolutions: list[nn.Module], x: Tensor) -> Tensor:
     """Densely connected convolutions: each one's output is put before its input."""
+    x = pad_channels(x, convolutions[0])
     for convolution in convolutions:
         x = torch.cat((convolution(x), x), dim=1)
     return x
+
+
+def pad_channels(x: Tensor, convolution: nn.Module) -> Tensor:
+    """Appends the zero channels that a convolution (or the first one in a sequence) has inputs for."""
+    missing = next(m for m in convolution.modules() if isinstance(m, nn.Conv2d)).in_channels - x.shape[1]
+    return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
 
 
 def initialize(module: nn.Module) -> None:

@@ -5,50 +5,55 @@ import onnx
 from gocor.plugins.local_correlation_transpose.schema import SCHEMA
 from gocor.plugins.onnx_tiles import WINDOWS, function
 
-# The volume has to be spread over the dense matrix (T², S²) that is then multiplied with the windows: entry
-# (ty, tx, dy, dx) goes to column (ty+dy)·S + tx+dx. Padding each pixel's row of d values to S+1 moves it tx to
-# the right of the row above once the block of T rows is read as T rows of S (and T spare values, zeros). The
-# shift by ty is then a Gather of runs of T values: 3 times faster than gathering single ones.
+# The volume has to be spread over a dense matrix (T², S²) for each tile, entry (ty, tx, dy, dx) to
+# (sy, sx) = (ty+dy, tx+dx), and the matrix is multiplied with the windows. It goes the way of
+# LocalCorrelation backwards: rows of d values are padded to S+1, so that a block of T rows, read as rows of S,
+# moves right by one with each row; the spare run of T values at a block's end is zero. Gathering runs of T
+# values then shifts by ty and takes the spare run of the first block for all that is out of reach.
 BODY = f"""
     {WINDOWS}
-    padded = Pad (volume, tile_pads)
-    tiled_shape = Concat <axis: int = 0> (n, d, d, rows, t, columns, t)
-    tiled = Reshape (padded, tiled_shape)
-    by_pixel = Transpose <perm: ints = [0, 3, 5, 4, 1, 6, 2]> (tiled)
-    row_shape = Concat <axis: int = 0> (any, d)
-    pixel_rows = Reshape (by_pixel, row_shape)
+    volume_shape = Concat <axis: int = 0> (n, d, d, hw)
+    by_displacement = Reshape (volume, volume_shape)
     row_end = Sub (s1, d)
-    row_pads = Concat <axis: int = 0> (zeros2, zero, row_end)
-    long_rows = Pad (pixel_rows, row_pads)
-    blocks_of_a_tile = Mul (t, d)
+    zeros3 = Concat <axis: int = 0> (zero, zeros2)
+    volume_pads = Concat <axis: int = 0> (zeros3, zeros2, zeros2, row_end, missing)
+    padded = Pad (by_displacement, volume_pads)
+    maps_shape = Concat <axis: int = 0> (n, d, s1, any)
+    maps = Reshape (padded, maps_shape)
+    pixel_rows = Transpose <perm: ints = [0, 1, 3, 2]> (maps)
+    block = Mul (t, s1)
+    blocks_shape6 = Concat <axis: int = 0> (n, d, rows, t, columns, block)
+    blocks_by_row = Reshape (pixel_rows, blocks_shape6)
+    blocks_by_tile = Transpose <perm: ints = [0, 2, 4, 1, 3, 5]> (blocks_by_row)
+    blocks_of_a_tile = Mul (d, t)
     runs_of_a_tile = Mul (blocks_of_a_tile, s1)
     runs_shape = Concat <axis: int = 0> (any, runs_of_a_tile, t)
-    runs = Reshape (long_rows, runs_shape)
+    runs = Reshape (blocks_by_tile, runs_shape)
 
     zero_ = Constant <value_int: int = 0> ()
     one_ = Constant <value_int: int = 1> ()
     t_ = Squeeze (t)
     s_ = Squeeze (s)
-    pixels = Range (zero_, t_, one_)
-    window = Range (zero_, s_, one_)
+    t_range = Range (zero_, t_, one_)
+    s_range = Range (zero_, s_, one_)
     ty_axis = Constant <value_ints: ints = [-1, 1, 1, 1]> ()
     tx_axis = Constant <value_ints: ints = [-1, 1, 1]> ()
     sy_axis = Constant <value_ints: ints = [-1, 1]> ()
     half = Constant <value_ints: ints = [0, 1]> ()
-    ty = Reshape (pixels, ty_axis)
-    tx = Reshape (pixels, tx_axis)
-    sy = Reshape (window, sy_axis)
+    ty = Reshape (t_range, ty_axis)
+    tx = Reshape (t_range, tx_axis)
+    sy = Reshape (s_range, sy_axis)
     dy = Sub (sy, ty)
-    ty_blocks = Mul (ty, d)
-    block = Add (ty_blocks, dy)
-    block_start = Mul (block, s1)
+    dy_blocks = Mul (dy, t)
+    block_number = Add (dy_blocks, ty)
+    block_start = Mul (block_number, s1)
     two_tx = Add (tx, tx)
     in_block = Add (two_tx, half)
     run = Add (block_start, in_block)
     not_above = GreaterOrEqual (dy, zero)
     not_below = Less (dy, d)
-    reached = And (not_above, not_below)
-    index_nd = Where (reached, run, s)
+    in_reach = And (not_above, not_below)
+    index_nd = Where (in_reach, run, s)
     index = Reshape (index_nd, any)
 
     spread = Gather <axis: int = 1> (runs, index)
@@ -60,9 +65,9 @@ BODY = f"""
     tiles_shape = Concat <axis: int = 0> (n, rows, columns, c, t, t)
     tiles = Reshape (means, tiles_shape)
     tile_maps = Transpose <perm: ints = [0, 3, 1, 4, 2, 5]> (tiles)
-    maps_shape = Concat <axis: int = 0> (n, c, grid_hw)
-    maps = Reshape (tile_maps, maps_shape)
-    features = Slice (maps, zeros2, hw, hw_axes)
+    grid_shape = Concat <axis: int = 0> (n, c, grid_hw)
+    grid_maps = Reshape (tile_maps, grid_shape)
+    features = Slice (grid_maps, zeros2, hw, hw_axes)
 """
 
 

@@ -1,0 +1,84 @@
+"""Prepares a network for export: the same function, with everything constant computed beforehand.
+
+Batch norms go into their convolutions, score maps into constants, and decoder inputs get a channel count that
+blocked convolutions can use. The result is a copy; the network itself stays as it was.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gocor.export.networks import GLUNet, Network, PWCNet
+from gocor.export.networks.glunet import COARSE_GRID
+from gocor.export.networks.global_gocor import GlobalFilterOptimizer
+from gocor.export.networks.layers import GROWTH
+from gocor.export.networks.local_gocor import LocalGOCor
+from gocor.export.networks.score_maps import grid_distances
+
+# ONNX Runtime's CPU convolutions are 1.3 to 1.5 times faster where input channels fill whole blocks of 16
+# (AVX-512): with 117 = 81+32+4 inputs every convolution of the finest decoder would miss that.
+CHANNEL_BLOCK = 16
+
+
+def fold(network: Network) -> Network:
+    """A copy in evaluation mode that computes the same and exports smaller and faster."""
+    folded = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        _fold_batch_norms(folded)
+        _freeze_score_maps(folded)
+        if isinstance(folded, PWCNet):
+            _widen_pwcnet(folded)
+        else:
+            _widen_glunet(folded)
+    return folded
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
+            assert isinstance(module[0], nn.Conv2d)
+            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            module[1] = nn.Identity()
+
+
+def _freeze_score_maps(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, LocalGOCor):
+            optimizer = module.filter_optimizer
+            optimizer.frozen = optimizer.score_maps(module.distances)
+        elif isinstance(module, GlobalFilterOptimizer):
+            module.frozen = module.score_maps(grid_distances(COARSE_GRID, COARSE_GRID))
+
+
+def _widen_pwcnet(network: PWCNet) -> None:
+    for level in range(6, 1, -1):
+        consumers = [f"conv{level}_{k}.0" for k in range(len(GROWTH))] + [f"predict_flow{level}"]
+        consumers.append(f"upfeat{level}" if level > 2 else "dc_conv1.0")
+        _widen([network.get_submodule(name) for name in consumers])
+
+
+def _widen_glunet(network: GLUNet) -> None:
+    first = network.decoder4.get_submodule("conv0.0")
+    _set_inputs(first, first.weight[:, : COARSE_GRID**2])  # type: ignore[index]  # the two zero channels
+    for level, consumer in ((3, "dc_conv1.0"), (2, "upfeat2"), (1, "l_dc_conv1.0")):
+        decoder = network.get_submodule(f"decoder{level}")
+        consumers = [f"conv_{k}.0" for k in range(len(GROWTH))] + ["predict_flow"]
+        _widen([decoder.get_submodule(name) for name in consumers] + [network.get_submodule(consumer)])
+
+
+def _widen(consumers: list[nn.Module]) -> None:
+    """Appends inputs of weight zero to all convolutions that see a decoder's input, whose channels come last."""
+    missing = -consumers[0].in_channels % CHANNEL_BLOCK  # type: ignore[operator]
+    for module in consumers:
+        dim = 0 if isinstance(module, nn.ConvTranspose2d) else 1
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        shape = list(weight.shape)
+        shape[dim] = missing
+        _set_inputs(module, torch.cat((weight, weight.new_zeros(shape)), dim))
+
+
+def _set_inputs(module: nn.Module, weight: Tensor) -> None:
+    module.weight = nn.Parameter(weight)
+    module.in_channels = weight.shape[0 if isinstance(module, nn.ConvTranspose2d) else 1]  # type: ignore[assignment]
