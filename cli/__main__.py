@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 verify found a difference, 2 wrong input, 70 a bug of goco
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -55,10 +56,18 @@ def _options(
     """Options of every command; ``invoke`` has taken ``--verbose`` out before they are parsed."""
 
 
+def _register(name: str) -> None:
+    module = importlib.import_module(f"gocor.commands.{name}")
+    function = getattr(module, name)
+    # Typer's rich mode would keep the line breaks of the source inside of a paragraph.
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    app.command(name, help=text, epilog=module.EPILOG)(function)
+
+
 for _name in COMMANDS:
     if importlib.util.find_spec(f"gocor.commands.{_name}"):
-        _module = importlib.import_module(f"gocor.commands.{_name}")
-        app.command(_name, epilog=getattr(_module, "EPILOG", None))(getattr(_module, _name))
+        _register(_name)
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gocor.console import examples, print_line, progress, stdout
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from gocor.runtime.benchmark import BenchmarkReport
 
-EPILOG = "Every model in one run: [bold]gocor bench a.onnx b.onnx --provider cpu --json bench.json[/]"
+EPILOG = examples(
+    "gocor bench model.onnx",
+    "gocor bench plain.onnx gocor.onnx --rounds 50 --json bench.json --plot bench.png",
+    "gocor bench model.onnx --provider cpu --provider cuda",
+)
 
 
 def bench(
@@ -22,8 +28,11 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Write every timed run here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw every timed run here, .png, .svg or .pdf.")] = None,
 ) -> None:
-    """Times whole calls, from uint8 images in memory to the flow in pixels, on the built-in pair."""
-    from gocor.console import print_line, progress, stdout
+    """Time models and providers side by side.
+
+    Measures whole calls on the built-in pair, from uint8 images in memory to the flow in pixels, in
+    interleaved rounds, so that a busy moment of the machine hits all of them.
+    """
     from gocor.runtime import benchmark
     from gocor.runtime.report import write_json
 

@@ -4,15 +4,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gocor.console import examples, facts_table, print_line, stdout
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from gocor.runtime.doctor import DoctorReport
 
+EPILOG = examples("gocor doctor", "gocor doctor --json    # for a bug report")
+
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
-    """Looks at this machine: packages, providers, GPU; says what works and what to install for the rest."""
-    from gocor.console import facts_table, print_line, stdout
+    """Check what works on this machine, and what to install for the rest.
+
+    Every provider is tried with a real computation, not only looked up.
+    """
     from gocor.runtime.doctor import examine
     from gocor.runtime.report import to_json
 

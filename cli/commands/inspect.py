@@ -5,16 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gocor.console import examples, facts_table, stdout
+
 if TYPE_CHECKING:
     from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
+
+EPILOG = examples("gocor inspect model.onnx", "gocor inspect their.pth --json")
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="An ONNX model, of gocor or not, or a checkpoint.")],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Says what a file is: network, sizes, parameters, operators, iterations, hashes."""
-    from gocor.console import facts_table, stdout
+    """Show what a checkpoint or model is.
+
+    Network, iterations, sizes, parameters, operators, opsets and hashes, as far as the file tells.
+    """
     from gocor.export.inspection import ModelInspection, inspect_file
     from gocor.runtime.report import to_json
 

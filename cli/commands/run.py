@@ -7,19 +7,17 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from gocor.console import facts_table, print_line, progress, stdout
+from gocor.console import examples, facts_table, print_line, progress, stdout
 from gocor.core.errors import GocorError
 from gocor.runtime.batch import PairResult, RunConfig, RunReport, run_pairs
 from gocor.runtime.pairs import find_pairs
 from gocor.runtime.session import load
 
-EPILOG = """Examples:
-
-  gocor run model.onnx left.png right.png -o out
-
-  gocor run model.onnx clip.mp4 -o out --consistency
-
-  gocor run model.onnx --pairs pairs.csv -o out --format kitti"""
+EPILOG = examples(
+    "gocor run model.onnx left.png right.png -o out",
+    "gocor run model.onnx clip.mp4 -o out --consistency",
+    "gocor run model.onnx --pairs pairs.csv -o out --format kitti",
+)
 
 
 def run(
@@ -48,7 +46,11 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Compute again what is done.")] = False,
 ) -> None:
-    """Estimate the flow of image pairs; write it, the warped query and pictures to look at."""
+    """Estimate the flow of image pairs.
+
+    Writes the flow, its picture, the query warped onto the reference, and all of it side by side. Of folders,
+    tables and videos every pair gets a folder of its own, and what is done already is skipped.
+    """
     config = RunConfig(output, format, pad, flip_check, consistency, points, max_flow, overwrite)  # type: ignore[arg-type]
     source = find_pairs(reference, query, pairs)
     with load(model, provider, threads) as estimator, progress("pairs") as report:
