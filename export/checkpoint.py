@@ -126,7 +126,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(path, "is a folder" if path.is_dir() else "no such file", "give a checkpoint file")
+        raise CheckpointError(
+            path, "is a folder" if path.is_dir() else "no such file", "give a checkpoint file"
+        )
     tensors, facts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
@@ -175,7 +177,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is no readable safetensors file ({error})", "download or copy it again") from error
+        raise CheckpointError(
+            path, f"is no readable safetensors file ({error})", "download or copy it again"
+        ) from error
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -190,7 +194,9 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, … for what is damaged
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(path, f"is damaged or no checkpoint ({reason})", "download or copy it again") from error
+        raise CheckpointError(
+            path, f"is damaged or no checkpoint ({reason})", "download or copy it again"
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(path, f"holds a {type(content).__name__}", "tensors by name, or a 'state_dict'")
     nested = content.get("state_dict")
@@ -214,7 +220,9 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _note_iterations(name: str, checkpoint: Checkpoint, global_count: int | None, local_count: int | None) -> None:
+def _note_iterations(
+    name: str, checkpoint: Checkpoint, global_count: int | None, local_count: int | None
+) -> None:
     spec = SPECS[name]
     if not spec.local_gocor:
         if global_count is not None or local_count is not None:
@@ -268,5 +276,7 @@ def _first_few(kind: str, keys: Iterable[str]) -> str:
 
 
 def _fitting(checkpoint: Checkpoint, name: str) -> str:
-    fitting = next((other for other in SPECS if other != name and not _mismatch(checkpoint.tensors, other)), None)
+    fitting = next(
+        (other for other in SPECS if other != name and not _mismatch(checkpoint.tensors, other)), None
+    )
     return f"it fits {fitting}: leave out --network" if fitting else f"a checkpoint of {name}"

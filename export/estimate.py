@@ -53,7 +53,9 @@ def estimate_flow(
     reference, query = as_batches(reference, query)
     height, width = reference.shape[1:3]
     last = run_network(network, reference, query, size)[network.spec.outputs[-1]]
-    flow = upsample_flow(last * network.spec.flow_unit, height, width, size or network.spec.working_size(height, width))
+    flow = upsample_flow(
+        last * network.spec.flow_unit, height, width, size or network.spec.working_size(height, width)
+    )
     return flow[0].cpu().numpy() if single else flow.cpu().numpy()
 
 

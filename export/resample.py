@@ -17,3 +17,26 @@ def area_matrix(size: int, new_size: int, average: bool = True) -> npt.NDArray[n
 def resize_separable(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """``(B, C, H, W)`` to ``rows @ maps @ columns.T``."""
     return rows @ (maps @ columns.mT)
+
+
+PILLOW_BITS = 22  # Pillow rounds its filter weights for 8-bit images to multiples of 2**-22
+
+
+def pillow_bilinear_matrix(size: int, new_size: int) -> npt.NDArray[np.int64]:
+    """Pillow's bilinear filter (antialiased) along one side as integers, ``(new_size, size)``.
+
+    ``(matrix @ pixels + 2**21) >> 22`` is what Pillow makes of 8-bit pixels.
+
+    Source:
+        Pillow's documented resampling: a triangle filter of radius ``max(scale, 1)`` around each centre,
+        normalised, in 22-bit fixed point.
+    """
+    scale = size / new_size
+    radius = max(scale, 1.0)
+    matrix = np.zeros((new_size, size), np.int64)
+    for row in range(new_size):
+        centre = (row + 0.5) * scale
+        start, end = max(int(centre - radius + 0.5), 0), min(int(centre + radius + 0.5), size)
+        weights = np.maximum(1 - np.abs((np.arange(start, end) + 0.5 - centre) / radius), 0)
+        matrix[row, start:end] = np.floor(weights / weights.sum() * 2**PILLOW_BITS + 0.5)
+    return matrix

@@ -75,7 +75,15 @@ class Tiling:
         w, d = self.window, 2 * self.radius + 1
         tile = TILE * TILE * w * w
         size = (self.batch, self.rows, self.columns, TILE, TILE, d, d)
-        strides = (self.rows * self.columns * tile, self.columns * tile, tile, TILE * w * w + w, w * w + 1, w, 1)
+        strides = (
+            self.rows * self.columns * tile,
+            self.columns * tile,
+            tile,
+            TILE * w * w + w,
+            w * w + 1,
+            w,
+            1,
+        )
         return dense.as_strided(size, strides)
 
 

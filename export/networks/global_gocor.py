@@ -81,8 +81,7 @@ class GlobalFilterOptimizer(FilterOptimizer):
 
     def forward(self, filters: Tensor, reference: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
         """Filters ``(B, HW, C)`` and features ``(B, C, HW)`` to the scores of the query, ``(B, HW, H'W')``."""
-        distances = grid_distances(*grid).to(reference.device)
-        residual = Residual(*self.score_maps(distances))
+        residual = Residual(*(self.frozen or self.score_maps(grid_distances(*grid).to(reference.device))))
         if self.reg_layer is None:
             return self._optimize(filters, reference, residual) @ query
         return self._optimize_with_query(filters, reference, query, residual, grid)

@@ -131,7 +131,9 @@ class GLUNet(nn.Module):
         self.pyramid = VGGPyramid()
         initialize(self)
 
-    def forward(self, reference: Tensor, query: Tensor, reference_256: Tensor, query_256: Tensor) -> GLUNetOutput:
+    def forward(
+        self, reference: Tensor, query: Tensor, reference_256: Tensor, query_256: Tensor
+    ) -> GLUNetOutput:
         """Flows of all levels.
 
         Args:
@@ -146,7 +148,9 @@ class GLUNet(nn.Module):
         volume, flow4 = self.coarse(coarse_reference[4], coarse_query[4])
         flow3 = self._level3(coarse_reference[3], coarse_query[3], flow4)
         height, width = reference.shape[-2:]
-        flow3 = torch.cat((flow3[:, :1] * (width / GLUNET_COARSE_SIDE), flow3[:, 1:] * (height / GLUNET_COARSE_SIDE)), 1)
+        flow3 = torch.cat(
+            (flow3[:, :1] * (width / GLUNET_COARSE_SIDE), flow3[:, 1:] * (height / GLUNET_COARSE_SIDE)), 1
+        )
         flow3 = self._extra_levels(fine_reference[3], fine_query[3], flow3, height, width)
         flow2, flow1 = self._fine(fine_reference, fine_query, flow3)
         return GLUNetOutput(flow4, flow3, flow2, flow1, volume)
@@ -185,7 +189,9 @@ class GLUNet(nn.Module):
         """Modules of the correlations; plain ones have none."""
 
     def _build_context(self, prefix: str, channels: int) -> None:
-        for k, (outputs, dilation) in enumerate(zip(CONTEXT_CHANNELS, CONTEXT_DILATIONS, strict=True), start=1):
+        for k, (outputs, dilation) in enumerate(
+            zip(CONTEXT_CHANNELS, CONTEXT_DILATIONS, strict=True), start=1
+        ):
             self.add_module(f"{prefix}{k}", conv(channels, outputs, dilation=dilation, batch_norm=True))
             channels = outputs
         self.add_module(f"{prefix}7", flow_head(channels))
@@ -209,7 +215,9 @@ class GLUNet(nn.Module):
         x, residual = self.decoder3(torch.cat((volume, up_flow), dim=1))
         return residual + self._context("dc_conv", x) + up_flow
 
-    def _extra_levels(self, reference: Tensor, query: Tensor, flow: Tensor, height: int, width: int) -> Tensor:
+    def _extra_levels(
+        self, reference: Tensor, query: Tensor, flow: Tensor, height: int, width: int
+    ) -> Tensor:
         """Refines the flow at scales between 32×32 and 1/8 of a large input.
 
         The number of levels follows from the width alone, as in the public code: checkpoints depend on it.
@@ -271,7 +279,9 @@ class GLUNet_GOCor(GLUNet):  # noqa: N801  the name users know
 
 def normalize(features: Tensor) -> Tensor:
     """Divides each channel vector by its L2 norm."""
-    features = features.contiguous()  # CPU convolutions may leave channels last; what follows is faster on rows
+    features = (
+        features.contiguous()
+    )  # CPU convolutions may leave channels last; what follows is faster on rows
     return features / (features * features).sum(dim=1, keepdim=True).add(1e-6).sqrt()
 
 

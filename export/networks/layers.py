@@ -16,7 +16,12 @@ def leaky(x: Tensor) -> Tensor:
 
 
 def conv(
-    inputs: int, outputs: int, stride: int = 1, dilation: int = 1, batch_norm: bool = False, relu: bool = False
+    inputs: int,
+    outputs: int,
+    stride: int = 1,
+    dilation: int = 1,
+    batch_norm: bool = False,
+    relu: bool = False,
 ) -> nn.Sequential:
     """3×3 convolution, batch norm if asked for, and (leaky) ReLU."""
     layers: list[nn.Module] = [

@@ -54,7 +54,9 @@ class LocalGOCor(nn.Module):
     ) -> None:
         super().__init__()
         self.radius = radius
-        self.filter_initializer = LocalFilterInitializer() if initializer == "simple" else LocalZeroInitializer()
+        self.filter_initializer = (
+            LocalFilterInitializer() if initializer == "simple" else LocalZeroInitializer()
+        )
         self.filter_optimizer = FilterOptimizer(iterations, **optimizer_options)  # type: ignore[arg-type]
         self.register_buffer("distances", window_distances(radius).reshape(1, -1, 1, 1), persistent=False)
 
@@ -69,7 +71,7 @@ class LocalGOCor(nn.Module):
         optimizer = self.filter_optimizer
         if optimizer.iterations == 0:
             return filters
-        residual = Residual(*optimizer.score_maps(self.distances))
+        residual = Residual(*(optimizer.frozen or optimizer.score_maps(self.distances)))
         regularization = optimizer.regularization / reference.shape[1] ** 2
         scores = local_correlation(filters, reference, self.radius)
         for remaining in reversed(range(optimizer.iterations)):

@@ -104,7 +104,9 @@ class PWCNet(nn.Module):
         if level > FINEST:
             self.add_module(f"upfeat{level}", upsampler(channels))
             return
-        for k, (outputs, dilation) in enumerate(zip(CONTEXT_CHANNELS, CONTEXT_DILATIONS, strict=True), start=1):
+        for k, (outputs, dilation) in enumerate(
+            zip(CONTEXT_CHANNELS, CONTEXT_DILATIONS, strict=True), start=1
+        ):
             self.add_module(f"dc_conv{k}", conv(channels, outputs, dilation=dilation))
             channels = outputs
 
@@ -128,7 +130,7 @@ class PWCNet_GOCor(PWCNet):  # noqa: N801  the name users know
     spec = SPECS["PWCNet_GOCor"]
 
     def __init__(self, iterations: int = 3, radius: int = 4) -> None:
-        self.iterations = iterations
+        self.local_iterations = iterations
         super().__init__(radius)
 
     def correlate(self, level: int, reference: Tensor, query: Tensor) -> Tensor:
@@ -137,4 +139,4 @@ class PWCNet_GOCor(PWCNet):  # noqa: N801  the name users know
 
     def _build_correlations(self) -> None:
         for level in range(COARSEST, FINEST - 1, -1):
-            self.add_module(f"local_corr_{level}", LocalGOCor(self.iterations, self.radius))
+            self.add_module(f"local_corr_{level}", LocalGOCor(self.local_iterations, self.radius))

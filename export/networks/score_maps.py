@@ -61,8 +61,6 @@ class ScoreMaps(nn.Module):
 
     def score_maps(self, distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(y, v₊, m)``, each of the shape of ``distances``."""
-        if self.frozen is not None:
-            return self.frozen
         weight = self.label_map_predictor.weight
         bins = distance_bins(distances.to(weight))
         target, positive, mask = (

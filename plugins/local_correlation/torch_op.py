@@ -43,12 +43,16 @@ def _fake(reference: Tensor, query: Tensor, radius: int) -> Tensor:
     return reference.new_empty(SCHEMA.output_shape(reference.shape, query.shape, radius))
 
 
-def _setup(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+def _setup(
+    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor
+) -> None:
     reference, query, ctx.radius = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(reference, query)
 
 
-def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+def _backward(
+    ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+) -> tuple[Tensor | None, Tensor | None, None]:
     reference, query = ctx.saved_tensors  # type: ignore[attr-defined]
     radius = ctx.radius  # type: ignore[attr-defined]
     needs_reference, needs_query, _ = ctx.needs_input_grad  # type: ignore[attr-defined]

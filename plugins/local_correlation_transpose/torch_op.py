@@ -44,18 +44,24 @@ def _fake(volume: Tensor, query: Tensor, radius: int) -> Tensor:
     return query.new_empty(SCHEMA.output_shape(volume.shape, query.shape, radius))
 
 
-def _setup(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+def _setup(
+    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor
+) -> None:
     volume, query, ctx.radius = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(volume, query)
 
 
-def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+def _backward(
+    ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+) -> tuple[Tensor | None, Tensor | None, None]:
     volume, query = ctx.saved_tensors  # type: ignore[attr-defined]
     radius = ctx.radius  # type: ignore[attr-defined]
     needs_volume, needs_query, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
     return (
         torch.ops.gocor.local_correlation(grad, query, radius) if needs_volume else None,
-        torch.ops.gocor.local_correlation_transpose(reverse(volume, radius), grad, radius) if needs_query else None,
+        torch.ops.gocor.local_correlation_transpose(reverse(volume, radius), grad, radius)
+        if needs_query
+        else None,
         None,
     )
 

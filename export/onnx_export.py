@@ -1,0 +1,193 @@
+"""A network to one ONNX file that ONNX Runtime runs as it is and TensorRT builds with our plugin or without."""
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from gocor.core.errors import ConfigError
+from gocor.core.files import atomic_path
+from gocor.core.version import __version__
+from gocor.export.checkpoint import CheckpointInfo, weights_sha256
+from gocor.export.folding import fold
+from gocor.export.graph import attach_functions, check_portable, name_nodes, set_properties
+from gocor.export.image_pipeline import ImagePipeline, TensorPipeline
+from gocor.export.networks import Network
+from gocor.plugins.onnx_tiles import OPSET
+from gocor.runtime.metadata import Io, ModelMetadata
+from gocor.runtime.spec import NetworkSpec
+
+Progress = Callable[[int, int, str], None]
+STAGES = ("fold constants", "trace the network", "attach operators", "check", "write")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What a model is exported for.
+
+    Attributes:
+        height: of the images, or of the network's input with ``io="tensors"``.
+        width: likewise.
+        batch: image pairs in a call.
+        io: ``images`` puts the whole pipeline into the model, uint8 images to flow in pixels; ``tensors``
+            takes preprocessed tensors and gives every level's flow as the network returns it.
+    """
+
+    height: int
+    width: int
+    batch: int = 1
+    io: Io = "images"
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Raises ConfigError unless the network can be exported like this."""
+        size = f"{self.height}x{self.width}"
+        if self.height < 1 or self.width < 1:
+            raise ConfigError("--size", f"is {size}", "height and width from 1, as 384x512")
+        if self.batch < 1:
+            raise ConfigError("--batch", f"is {self.batch}", "at least 1")
+        if self.io not in ("images", "tensors"):
+            raise ConfigError("--io", f"is {self.io!r}", "images or tensors")
+        if self.io == "images":
+            return
+        if self.height % spec.side_multiple or self.width % spec.side_multiple:
+            expected = f"with --io tensors {spec.name} needs sides that are multiples of {spec.side_multiple}"
+            raise ConfigError("--size", f"is {size}", expected)
+        if min(self.height, self.width) < spec.minimum_side:
+            expected = f"with --io tensors {spec.name} needs sides of at least {spec.minimum_side}"
+            raise ConfigError("--size", f"is {size}", expected)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: of the model.
+        metadata: as stored in it.
+        bytes: size of the file.
+        nodes: of the graph, each call of an operator of ours counted as one.
+        seconds: that the export took.
+    """
+
+    path: Path
+    metadata: ModelMetadata
+    bytes: int
+    nodes: int
+    seconds: float
+
+
+def export_onnx(
+    network: Network,
+    path: str | Path,
+    *,
+    height: int,
+    width: int,
+    batch: int = 1,
+    io: Io = "images",
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Exports a network with its iterations unrolled and all shapes static.
+
+    Equal weights, options and versions give equal bytes. An earlier file is replaced only by a whole new one.
+
+    Args:
+        network: from ``load_network``, or one of your own; it stays as it is.
+        path: of the model, ``.onnx``.
+        height: see ``ExportConfig``.
+        width: see ``ExportConfig``.
+        batch: see ``ExportConfig``.
+        io: see ``ExportConfig``.
+        progress: called as ``progress(done, total, stage)``.
+
+    Raises:
+        ConfigError: the network cannot be exported like this.
+        OutputError: the file cannot be written.
+    """
+    start = time.perf_counter()
+    config = ExportConfig(height, width, batch, io)
+    config.check(network.spec)
+    steps = iter(range(len(STAGES)))
+
+    def stage() -> None:
+        done = next(steps)
+        if progress:
+            progress(done, len(STAGES), STAGES[done])
+
+    stage()
+    folded = fold(network).cpu()
+    stage()
+    metadata = _metadata(network, config, operators={})
+    model = _trace(folded, config, metadata)
+    stage()
+    name_nodes(model, prefix="network")
+    metadata = _metadata(network, config, attach_functions(model))
+    set_properties(model, metadata.to_properties())
+    model.producer_name, model.producer_version = "gocor", __version__
+    model.graph.name = network.spec.name
+    stage()
+    check_portable(model, path)
+    stage()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    size = Path(path).stat().st_size
+    return ExportReport(Path(path), metadata, size, len(model.graph.node), time.perf_counter() - start)
+
+
+def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:
+    if config.io == "images":
+        pipeline: torch.nn.Module = ImagePipeline(network, config.height, config.width)
+    else:
+        pipeline = TensorPipeline(network)
+    inputs = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in metadata.inputs)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            pipeline.eval(),
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in metadata.inputs],
+            output_names=list(metadata.output_names),
+            external_data=False,
+            verbose=False,
+        )
+    return program.model_proto  # type: ignore[union-attr]
+
+
+def _metadata(network: Network, config: ExportConfig, operators: dict[str, int]) -> ModelMetadata:
+    weights = weights_sha256(network)
+    info: CheckpointInfo | None = getattr(network, "info", None)
+    same = info is not None and info.path is not None and info.weights_sha256 == weights
+    return ModelMetadata(
+        network=network.spec.name,
+        weights_sha256=weights,
+        checkpoint=info.path.name if same and info and info.path else "",
+        checkpoint_sha256=info.sha256 if same and info else "",
+        global_iterations=getattr(network, "global_iterations", None),
+        local_iterations=getattr(network, "local_iterations", None),
+        height=config.height,
+        width=config.width,
+        batch=config.batch,
+        io=config.io,
+        operators=operators,
+        gocor_version=__version__,
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's notes about optional packages and its own deprecations from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
