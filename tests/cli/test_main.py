@@ -50,7 +50,7 @@ def test_every_command_explains_itself_with_an_example(invoke: Invoke, command: 
     [
         (("fly",), "error: No such command 'fly'; see gocor --help\n"),
         (("--fly",), "error: No such option: --fly; see gocor --help\n"),
-        (("export",), "error: Missing argument 'CHECKPOINT'; see gocor export --help\n"),
+        (("export",), "error: Missing argument 'checkpoint'; see gocor export --help\n"),
     ],
 )
 def test_wrong_usage_is_one_line(invoke: Invoke, arguments: tuple[str, ...], text: str) -> None:
