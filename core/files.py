@@ -26,6 +26,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(path)
+    except FileExistsError as error:
+        raise OutputError(
+            path, "cannot be written (a folder of its path is a file)", "another path"
+        ) from error
     except OSError as error:
         raise OutputError(
             path, f"cannot be written ({error.strerror or error})", "give a writable place with free space"

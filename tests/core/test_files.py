@@ -72,7 +72,7 @@ def test_an_error_of_the_disk_inside_the_block_counts_as_output(tmp_path: Path) 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with (
-        pytest.raises(OutputError, match=r"flow\.flo: cannot be written"),
+        pytest.raises(OutputError, match=r"flow\.flo: cannot be written \(a folder of its path is a file\)"),
         atomic_path(tmp_path / "taken/flow.flo"),
     ):
         pytest.fail("the block must not run")
