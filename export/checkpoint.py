@@ -15,11 +15,13 @@ from torch import Tensor
 from gocor.core.errors import CheckpointError
 from gocor.core.files import sha256
 from gocor.export.networks import DEFAULT_ITERATIONS, Network, create_network
+from gocor.export.networks.info import CheckpointInfo
 from gocor.runtime.spec import SPECS, network_spec
 
 logger = logging.getLogger("gocor")
 
 SHOWN_KEYS = 3  # of each kind in an error about keys
+PICKLE_STARTS = (b"PK", b"\x80")  # of torch.save's files, since 1.6 and before
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,6 @@ class Checkpoint:
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
-    global_iterations: int | None = None
-    local_iterations: int | None = None
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Where a loaded network's weights came from; ``network.info``.
-
-    Attributes:
-        path: of the checkpoint file; None for weights that came from nowhere.
-        sha256: of the file; empty without one.
-        weights_sha256: of the weights by content, as they were loaded.
-        global_iterations: trained count, where the checkpoint says so.
-        local_iterations: trained count, where the checkpoint says so.
-    """
-
-    path: Path | None
-    sha256: str
-    weights_sha256: str
     global_iterations: int | None = None
     local_iterations: int | None = None
 
@@ -162,7 +145,7 @@ def recognize(checkpoint: Checkpoint) -> str:
 
 
 def weights_sha256(network: torch.nn.Module) -> str:
-    """SHA-256 of a network's weights by content: the same for every file format, changed by any training step."""
+    """SHA-256 of a network's weights by content: the same for every file format."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -183,6 +166,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    with path.open("rb") as file:
+        if not file.read(2).startswith(PICKLE_STARTS):  # an image or text would confuse torch's messages
+            raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -236,7 +222,7 @@ def _note_iterations(
     for kind, wanted, trained in counts:
         if wanted is not None and trained is not None and wanted != trained:
             logger.warning(
-                "%s was trained with %d %s iterations and will run with %d; accuracy is best at the trained count",
+                "%s was trained with %d %s iterations and will run with %d, which costs accuracy",
                 *(checkpoint.path.name, trained, kind, wanted),
             )
 

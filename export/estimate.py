@@ -1,5 +1,7 @@
 """From uint8 images to flow with PyTorch: the official pipeline, against which every model is verified."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -22,10 +24,16 @@ def run_network(
     Returns:
         The network's flows by ``spec.outputs``, as it returns them, and ``orientation_score`` ``(N,)``.
     """
+    return run_tensors(network, preprocess(network.spec, reference, query, size))
+
+
+def run_tensors(network: Network, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The same for preprocessed tensors, float32 by ``spec.tensor_inputs``."""
     device = next(network.parameters()).device
-    tensors = preprocess(network.spec, reference, query, size)
     with torch.inference_mode():
-        outputs = network(*(torch.from_numpy(tensor).to(device) for tensor in tensors.values()))
+        outputs = network(
+            *(torch.from_numpy(tensors[name]).to(device) for name in network.spec.tensor_inputs)
+        )
         flows = dict(zip(network.spec.outputs, outputs, strict=False))
         if isinstance(network, GLUNet):
             flows["orientation_score"] = network.orientation_score(outputs.global_volume, outputs.flow4)
@@ -60,7 +68,7 @@ def estimate_flow(
 
 
 def upsample_flow(flow: torch.Tensor, height: int, width: int, working_size: tuple[int, int]) -> torch.Tensor:
-    """Resizes ``(N, 2, h, w)`` in pixels of ``working_size`` to ``(N, 2, height, width)`` in pixels of that size."""
+    """Resizes a flow ``(N, 2, h, w)`` in pixels of ``working_size`` to the given size and its pixels."""
     flow = torch.nn.functional.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
     scale_x, scale_y = width / working_size[1], height / working_size[0]
     if scale_x == scale_y == 1:

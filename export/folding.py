@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gocor.export.networks import GLUNet, Network, PWCNet
-from gocor.export.networks.glunet import COARSE_GRID
 from gocor.export.networks.global_gocor import GlobalFilterOptimizer
+from gocor.export.networks.glunet import COARSE_GRID
 from gocor.export.networks.layers import GROWTH
 from gocor.export.networks.local_gocor import LocalGOCor
 from gocor.export.networks.score_maps import grid_distances
@@ -61,7 +61,7 @@ def _widen_pwcnet(network: PWCNet) -> None:
 
 def _widen_glunet(network: GLUNet) -> None:
     first = network.decoder4.get_submodule("conv0.0")
-    _set_inputs(first, first.weight[:, : COARSE_GRID**2])  # type: ignore[index]  # the two zero channels
+    _set_inputs(first, first.get_parameter("weight")[:, : COARSE_GRID**2])  # without the two zero channels
     for level, consumer in ((3, "dc_conv1.0"), (2, "upfeat2"), (1, "l_dc_conv1.0")):
         decoder = network.get_submodule(f"decoder{level}")
         consumers = [f"conv_{k}.0" for k in range(len(GROWTH))] + ["predict_flow"]
@@ -69,16 +69,21 @@ def _widen_glunet(network: GLUNet) -> None:
 
 
 def _widen(consumers: list[nn.Module]) -> None:
-    """Appends inputs of weight zero to all convolutions that see a decoder's input, whose channels come last."""
-    missing = -consumers[0].in_channels % CHANNEL_BLOCK  # type: ignore[operator]
+    """Appends inputs of weight zero to all convolutions of a decoder's input, whose channels come last."""
+    missing = -consumers[0].get_parameter("weight").shape[1] % CHANNEL_BLOCK
     for module in consumers:
-        dim = 0 if isinstance(module, nn.ConvTranspose2d) else 1
-        weight: Tensor = module.weight  # type: ignore[assignment]
+        dim = _input_dimension(module)
+        weight = module.get_parameter("weight")
         shape = list(weight.shape)
         shape[dim] = missing
         _set_inputs(module, torch.cat((weight, weight.new_zeros(shape)), dim))
 
 
 def _set_inputs(module: nn.Module, weight: Tensor) -> None:
+    assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
     module.weight = nn.Parameter(weight)
-    module.in_channels = weight.shape[0 if isinstance(module, nn.ConvTranspose2d) else 1]  # type: ignore[assignment]
+    module.in_channels = weight.shape[_input_dimension(module)]
+
+
+def _input_dimension(module: nn.Module) -> int:
+    return 0 if isinstance(module, nn.ConvTranspose2d) else 1

@@ -33,7 +33,7 @@ def attach_functions(model: onnx.ModelProto) -> dict[str, int]:
 def name_nodes(model: onnx.ModelProto, prefix: str) -> None:
     """Names every node after its module, such as ``conv2a.0/Conv``, and drops the exporter's own notes.
 
-    Those hold stack traces with paths of the machine that exported; without them equal inputs give equal bytes.
+    Those hold stack traces with paths of this machine; without them equal inputs give equal bytes.
 
     Args:
         prefix: of module paths, to be left out.

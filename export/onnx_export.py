@@ -1,4 +1,4 @@
-"""A network to one ONNX file that ONNX Runtime runs as it is and TensorRT builds with our plugin or without."""
+"""A network to one ONNX file, for ONNX Runtime as it is and for TensorRT with our plugin or without."""
 
 import contextlib
 import logging
@@ -14,11 +14,12 @@ import torch
 from gocor.core.errors import ConfigError
 from gocor.core.files import atomic_path
 from gocor.core.version import __version__
-from gocor.export.checkpoint import CheckpointInfo, weights_sha256
+from gocor.export.checkpoint import weights_sha256
 from gocor.export.folding import fold
 from gocor.export.graph import attach_functions, check_portable, name_nodes, set_properties
 from gocor.export.image_pipeline import ImagePipeline, TensorPipeline
 from gocor.export.networks import Network
+from gocor.export.networks.info import CheckpointInfo
 from gocor.plugins.onnx_tiles import OPSET
 from gocor.runtime.metadata import Io, ModelMetadata
 from gocor.runtime.spec import NetworkSpec
@@ -144,7 +145,10 @@ def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> o
         pipeline: torch.nn.Module = ImagePipeline(network, config.height, config.width)
     else:
         pipeline = TensorPipeline(network)
-    inputs = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in metadata.inputs)
+    inputs = tuple(
+        torch.zeros([int(n) for n in spec.shape], dtype=getattr(torch, spec.dtype))
+        for spec in metadata.inputs
+    )
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             pipeline.eval(),
@@ -161,15 +165,16 @@ def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> o
 
 def _metadata(network: Network, config: ExportConfig, operators: dict[str, int]) -> ModelMetadata:
     weights = weights_sha256(network)
-    info: CheckpointInfo | None = getattr(network, "info", None)
-    same = info is not None and info.path is not None and info.weights_sha256 == weights
+    info = network.info
+    if info is None or info.weights_sha256 != weights:  # trained on since it was loaded
+        info = CheckpointInfo(None, "", weights)
     return ModelMetadata(
         network=network.spec.name,
         weights_sha256=weights,
-        checkpoint=info.path.name if same and info and info.path else "",
-        checkpoint_sha256=info.sha256 if same and info else "",
-        global_iterations=getattr(network, "global_iterations", None),
-        local_iterations=getattr(network, "local_iterations", None),
+        checkpoint=info.path.name if info.path else "",
+        checkpoint_sha256=info.sha256,
+        global_iterations=network.global_iterations,
+        local_iterations=network.local_iterations,
         height=config.height,
         width=config.width,
         batch=config.batch,

@@ -1,4 +1,4 @@
-"""Resampling as products with precomputed matrices: linear and separable, so it exports for any pair of sizes."""
+"""Resampling as products with precomputed matrices, which exports for any pair of sizes."""
 
 import numpy as np
 import numpy.typing as npt

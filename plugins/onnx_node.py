@@ -1,4 +1,4 @@
-"""How the PyTorch operators appear in an exported graph: as one node of our domain with all its attributes."""
+"""How the PyTorch operators appear in an exported graph: as one node of our domain."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def onnx_node(schema: OpSchema, first: Tensor, second: Tensor, radius: int, shap
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{schema.name}",
         (first, second),
-        attrs=schema.node_attributes(radius),
+        attrs=dict(schema.node_attributes(radius)),
         dtype=first.dtype,
         shape=shape,
         version=schema.version,

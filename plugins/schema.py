@@ -66,7 +66,7 @@ class OpSchema:
         """The attribute called ``name``."""
         return next(a for a in self.attributes if a.name == name)
 
-    def node_attributes(self, radius: int) -> dict[str, int | str]:
+    def node_attributes(self, radius: int) -> Mapping[str, int | str]:
         """All attributes of a node with this radius."""
         return {a.name: a.default for a in self.attributes} | {"radius": radius}
 

@@ -17,7 +17,7 @@ TILE = 8  # the fastest of 4, 8 and 16 at every level of PWC-Net
 
 @dataclass(frozen=True)
 class Tiling:
-    """How feature maps of one size are cut; all methods work on ``(N, C, H, W)`` and tiles of ``TILE²`` pixels."""
+    """How feature maps ``(N, C, H, W)`` of one size are cut into tiles of ``TILE²`` pixels."""
 
     batch: int
     height: int

@@ -48,7 +48,7 @@ class ContextAwareInitializer(nn.Module):
 
 
 class SeparableConv4d(nn.Module):
-    """The query loss' regulariser R: 3×3 over the query grid, 1 to 16 channels, then 3×3 over the reference grid."""
+    """Regulariser R of the query loss: 3×3 over the query grid (1 to 16 channels), 3×3 over the reference's."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class GlobalFilterOptimizer(FilterOptimizer):
         self.reg_layer = SeparableConv4d() if query_loss else None
 
     def forward(self, filters: Tensor, reference: Tensor, query: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Filters ``(B, HW, C)`` and features ``(B, C, HW)`` to the scores of the query, ``(B, HW, H'W')``."""
+        """Filters ``(B, HW, C)`` and features ``(B, C, HW)`` to the query's scores ``(B, HW, H'W')``."""
         residual = Residual(*(self.frozen or self.score_maps(grid_distances(*grid).to(reference.device))))
         if self.reg_layer is None:
             return self._optimize(filters, reference, residual) @ query
@@ -105,9 +105,9 @@ class GlobalFilterOptimizer(FilterOptimizer):
     def _optimize_with_query(
         self, filters: Tensor, reference: Tensor, query: Tensor, residual: Residual, grid: tuple[int, int]
     ) -> Tensor:
-        """As ``_optimize``, with the roughness of the query's scores added to the loss; one step for each image.
+        """As ``_optimize``, with the roughness of the query's scores in the loss; one step for each image.
 
-        Both the scores and the regulariser are linear in the filters, so each is computed once and then updated.
+        Scores and regulariser are linear in the filters, so each is computed once and then updated.
         """
         assert self.reg_layer is not None
         regularization = self.regularization

@@ -1,5 +1,6 @@
 """GLU-Net (arXiv 1912.05524) and GLU-Net-GOCor: geometric and semantic matching from coarse to fine."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gocor.export.networks.global_gocor import GlobalGOCor
+from gocor.export.networks.info import CheckpointInfo
 from gocor.export.networks.layers import (
     CONTEXT_CHANNELS,
     CONTEXT_DILATIONS,
@@ -21,7 +24,6 @@ from gocor.export.networks.layers import (
     upsampler,
     warp,
 )
-from gocor.export.networks.global_gocor import GlobalGOCor
 from gocor.export.networks.local_gocor import LocalGOCor
 from gocor.export.resample import area_matrix, resize_separable
 from gocor.plugins.schema import displacements
@@ -57,7 +59,7 @@ class VGGPyramid(nn.Module):
         super().__init__()
         for level, channels in enumerate(VGG):
             layers: list[nn.Module] = []
-            for inputs, outputs in zip(channels, channels[1:], strict=False):
+            for inputs, outputs in itertools.pairwise(channels):
                 layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
             self.add_module(f"level_{level}", nn.Sequential(*layers, *([nn.MaxPool2d(2)] if level else [])))
 
@@ -82,7 +84,7 @@ class CoarseDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, 256, 16, 16)``, to which two zero channels are added, to ``(B, 2, 16, 16)``."""
-        x = pad_channels(x, self.conv0)
+        x = pad_channels(x, self.get_submodule("conv0"))
         for k in range(len(GROWTH)):
             x = self.get_submodule(f"conv{k}")(x)
         return self.final(x)
@@ -113,6 +115,9 @@ class GLUNet(nn.Module):
     """
 
     spec = SPECS["GLUNet"]
+    info: CheckpointInfo | None = None
+    global_iterations: int | None = None
+    local_iterations: int | None = None
 
     def __init__(self, radius: int = 4) -> None:
         super().__init__()
@@ -174,7 +179,7 @@ class GLUNet(nn.Module):
         return flow4[:, 0].abs().mean(dim=(1, 2))
 
     def correlate_globally(self, reference: Tensor, query: Tensor) -> Tensor:
-        """Global volume of normalised features after its non-linearity: mutual matching, ReLU, normalisation."""
+        """Global volume of normalised features, then mutual matching, ReLU and normalisation."""
         grid = reference.shape[-2:]
         volume = query.flatten(2).mT @ reference.flatten(2)
         query_share = volume / (volume.amax(dim=1, keepdim=True) + 1e-5)
@@ -254,6 +259,8 @@ class GLUNet_GOCor(GLUNet):  # noqa: N801  the name users know
     """
 
     spec = SPECS["GLUNet_GOCor"]
+    global_iterations: int
+    local_iterations: int
 
     def __init__(self, global_iterations: int = 3, local_iterations: int = 3, radius: int = 4) -> None:
         self.global_iterations, self.local_iterations = global_iterations, local_iterations
@@ -261,7 +268,7 @@ class GLUNet_GOCor(GLUNet):  # noqa: N801  the name users know
 
     def correlate_globally(self, reference: Tensor, query: Tensor) -> Tensor:
         """Optimised global volume of normalised features after its non-linearity."""
-        return leaky(self.corr.corr_module(reference, query))
+        return leaky(self.get_submodule("corr.corr_module")(reference, query))
 
     def correlate(self, reference: Tensor, query: Tensor) -> Tensor:
         """Optimised local correlation volume of two feature maps, before its activation."""

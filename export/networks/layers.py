@@ -94,6 +94,6 @@ def warp(features: Tensor, flow: Tensor, mask_border: bool = False) -> Tensor:
 
 
 def _weight_inside(coordinate: Tensor, size: int) -> Tensor:
-    """Sum of the linear weights that fall inside: what sampling an image of ones would give along one side."""
+    """Sum of the linear weights inside: what sampling an image of ones would give along one side."""
     position = (coordinate + 1) / 2 * (size - 1)
     return torch.minimum(position + 1, size - position).clamp(0, 1)

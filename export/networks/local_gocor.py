@@ -58,6 +58,7 @@ class LocalGOCor(nn.Module):
             LocalFilterInitializer() if initializer == "simple" else LocalZeroInitializer()
         )
         self.filter_optimizer = FilterOptimizer(iterations, **optimizer_options)  # type: ignore[arg-type]
+        self.distances: Tensor
         self.register_buffer("distances", window_distances(radius).reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, reference: Tensor, query: Tensor) -> Tensor:

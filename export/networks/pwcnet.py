@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from gocor.export.networks.info import CheckpointInfo
 from gocor.export.networks.layers import (
     CONTEXT_CHANNELS,
     CONTEXT_DILATIONS,
@@ -34,6 +35,9 @@ class PWCNet(nn.Module):
     """
 
     spec = SPECS["PWCNet"]
+    info: CheckpointInfo | None = None
+    global_iterations: int | None = None
+    local_iterations: int | None = None
 
     def __init__(self, radius: int = 4) -> None:
         super().__init__()
@@ -128,6 +132,7 @@ class PWCNet_GOCor(PWCNet):  # noqa: N801  the name users know
     """
 
     spec = SPECS["PWCNet_GOCor"]
+    local_iterations: int
 
     def __init__(self, iterations: int = 3, radius: int = 4) -> None:
         self.local_iterations = iterations

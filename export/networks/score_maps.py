@@ -37,11 +37,14 @@ def grid_distances(height: int, width: int) -> Tensor:
 
 
 class ScoreMaps(nn.Module):
-    """The three predictors. Child of a filter optimiser, which shares their names with the checkpoints.
+    """The three predictors; a filter optimiser is made from this, since in checkpoints they are its children.
 
     Args:
         sigma: width of the initial target score; 0 makes it a delta at length 0.
         mask_activation: what turns the mask's weighted sum into m.
+
+    Attributes:
+        frozen: the maps as constants, once ``gocor.export.folding`` has computed them.
     """
 
     def __init__(self, sigma: float = 1.0, mask_activation: MaskActivation = "sigmoid") -> None:
@@ -64,7 +67,7 @@ class ScoreMaps(nn.Module):
         weight = self.label_map_predictor.weight
         bins = distance_bins(distances.to(weight))
         target, positive, mask = (
-            torch.tensordot(predictor.weight.flatten(), bins, dims=1)
+            torch.tensordot(predictor.get_parameter("weight").flatten(), bins, dims=1)
             for predictor in (
                 self.label_map_predictor,
                 self.spatial_weight_predictor,

@@ -7,9 +7,9 @@ from gocor.plugins.onnx_tiles import WINDOWS, function
 
 # The volume has to be spread over a dense matrix (T², S²) for each tile, entry (ty, tx, dy, dx) to
 # (sy, sx) = (ty+dy, tx+dx), and the matrix is multiplied with the windows. It goes the way of
-# LocalCorrelation backwards: rows of d values are padded to S+1, so that a block of T rows, read as rows of S,
-# moves right by one with each row; the spare run of T values at a block's end is zero. Gathering runs of T
-# values then shifts by ty and takes the spare run of the first block for all that is out of reach.
+# LocalCorrelation backwards: rows of d values are padded to S+1, so that a block of T rows, read as rows
+# of S, moves right by one with each row; the spare run of T values at a block's end is zero. Gathering runs
+# of T values then shifts by ty, and takes the spare run of the first block for all that is out of reach.
 BODY = f"""
     {WINDOWS}
     volume_shape = Concat <axis: int = 0> (n, d, d, hw)
