@@ -66,7 +66,7 @@ def progress(title: str) -> Iterator[Report]:
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(title, total=None, text="")
 
-        def report(done: int, total: int, text: str = "") -> None:
+        def report(done: int, total: int | None, text: str = "") -> None:
             bar.update(task, completed=done, total=total, text=text)
 
         yield report
