@@ -48,7 +48,7 @@ class ContextAwareInitializer(nn.Module):
 
 
 class SeparableConv4d(nn.Module):
-    """Regulariser R of the query loss: 3×3 over the query grid (1 to 16 channels), 3×3 over the reference's."""
+    """Regulariser R of the query loss: 3×3 over the query grid to 16 channels, 3×3 over the reference."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
