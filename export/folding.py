@@ -32,6 +32,7 @@ def fold(network: Network) -> Network:
             _widen_pwcnet(folded)
         else:
             _widen_glunet(folded)
+        _factor_flow_heads(folded)
     return folded
 
 
@@ -77,6 +78,34 @@ def _widen(consumers: list[nn.Module]) -> None:
         shape = list(weight.shape)
         shape[dim] = missing
         _set_inputs(module, torch.cat((weight, weight.new_zeros(shape)), dim))
+
+
+def _factor_flow_heads(network: nn.Module) -> None:
+    """A head of hundreds of channels becomes a 1×1 convolution and a sum of nine shifted maps.
+
+    ONNX Runtime computes convolutions for 16 outputs at least, so 3×3 to 2 channels costs 9·16 products for each
+    input channel, and 1×1 to the 9·2 summands 32: level 2's head takes 3 ms instead of 10 at 384×512.
+    """
+    for parent in list(network.modules()):
+        for name, head in list(parent.named_children()):
+            if name.startswith("predict_flow") and isinstance(head, nn.Conv2d):
+                parent.add_module(name, _factored(head))
+
+
+def _factored(head: nn.Conv2d) -> nn.Sequential:
+    outputs, inputs, *kernel = head.weight.shape
+    summands = outputs * kernel[0] * kernel[1]
+    hidden = summands + -summands % CHANNEL_BLOCK
+    products = nn.Conv2d(inputs, hidden, 1, bias=False)
+    products.weight.zero_()
+    products.weight[:summands] = head.weight.permute(0, 2, 3, 1).reshape(summands, inputs, 1, 1)
+    sums = nn.Conv2d(hidden, outputs, (kernel[0], kernel[1]), padding=1)
+    sums.weight.zero_()
+    sums.weight.view(outputs, hidden, -1)[:, :summands] = (
+        torch.eye(summands).reshape(outputs, kernel[0] * kernel[1], summands).transpose(1, 2)
+    )
+    sums.bias = head.bias
+    return nn.Sequential(products, sums)
 
 
 def _set_inputs(module: nn.Module, weight: Tensor) -> None:

@@ -42,7 +42,7 @@ def bench(
         report = benchmark.benchmark_models(
             models, provider, rounds=rounds, warmup=warmup, threads=threads, progress=show
         )
-    stdout.print(_table(report))
+    stdout.print(report_table(report))
     if json:
         write_json(json, report)
         print_line("written", json, "green")
@@ -51,7 +51,8 @@ def bench(
         print_line("written", plot, "green")
 
 
-def _table(report: "BenchmarkReport") -> "Table":
+def report_table(report: "BenchmarkReport") -> "Table":
+    """One row for each candidate; times in milliseconds."""
     from rich.table import Table
     from rich.text import Text
 
