@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gocor.plugins.schema import DOMAIN, OpSchema, Shape
+from gocor.plugins.schema import DOMAIN, OpSchema
 
 
 def exporting() -> bool:
@@ -11,7 +11,7 @@ def exporting() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def onnx_node(schema: OpSchema, first: Tensor, second: Tensor, radius: int, shape: Shape) -> Tensor:
+def onnx_node(schema: OpSchema, first: Tensor, second: Tensor, radius: int) -> Tensor:
     """Stands for the operator while torch.onnx.export traces.
 
     A function in the exporter's ``custom_translation_table`` loses the attributes (torch 2.13); a symbolic
@@ -22,6 +22,6 @@ def onnx_node(schema: OpSchema, first: Tensor, second: Tensor, radius: int, shap
         (first, second),
         attrs=dict(schema.node_attributes(radius)),
         dtype=first.dtype,
-        shape=shape,
+        shape=schema.check(first.shape, second.shape, radius),
         version=schema.version,
     )

@@ -48,12 +48,13 @@ class Tiling:
         """``(N, C, H, W)`` to a view or copy ``(N, rows, columns, T, T, C)``; missing pixels are zero."""
         bottom, right = self.rows * TILE - self.height, self.columns * TILE - self.width
         padded = F.pad(maps, (0, right, 0, bottom)) if bottom or right else maps
-        tiled = padded.reshape(self.batch, -1, self.rows, TILE, self.columns, TILE)
+        tiled = padded.reshape(self.batch, maps.shape[1], self.rows, TILE, self.columns, TILE)
         return tiled.permute(0, 2, 4, 3, 5, 1)
 
     def join(self, tiles: Tensor) -> Tensor:
         """Inverse of ``split``: ``(N, rows, columns, T, T, C)`` to ``(N, C, H, W)``, contiguous."""
-        maps = tiles.permute(0, 5, 1, 3, 2, 4).reshape(self.batch, -1, self.rows * TILE, self.columns * TILE)
+        size = (self.batch, tiles.shape[5], self.rows * TILE, self.columns * TILE)
+        maps = tiles.permute(0, 5, 1, 3, 2, 4).reshape(size)
         return maps[:, :, : self.height, : self.width].contiguous()
 
     def windows(self, maps: Tensor) -> Tensor:

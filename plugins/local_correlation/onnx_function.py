@@ -13,6 +13,7 @@ from gocor.plugins.onnx_tiles import WINDOWS, function
 BODY = f"""
     {WINDOWS}
     mean = Mul (reference, scale)
+    tile_pads = Concat <axis: int = 0> (zeros2, zeros2, zeros2, missing)
     padded = Pad (mean, tile_pads)
     tiled_shape = Concat <axis: int = 0> (n, c, rows, t, columns, t)
     tiled = Reshape (padded, tiled_shape)
@@ -65,6 +66,7 @@ BODY = f"""
     wanted = Concat <axis: int = 0> (d, hw)
     wanted_axes = Constant <value_ints: ints = [2, 3, 4]> ()
     band = Slice (maps, zeros3, wanted, wanted_axes)
+    dd = Mul (d, d)
     volume_shape = Concat <axis: int = 0> (n, dd, hw)
     volume = Reshape (band, volume_shape)
 """

@@ -67,6 +67,7 @@ BODY = f"""
     tile_maps = Transpose <perm: ints = [0, 3, 1, 4, 2, 5]> (tiles)
     grid_shape = Concat <axis: int = 0> (n, c, grid_hw)
     grid_maps = Reshape (tile_maps, grid_shape)
+    hw_axes = Constant <value_ints: ints = [2, 3]> ()
     features = Slice (grid_maps, zeros2, hw, hw_axes)
 """
 

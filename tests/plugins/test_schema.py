@@ -1,0 +1,118 @@
+import re
+
+import pytest
+
+from gocor.core.errors import ConfigError, GocorError, ShapeError
+from gocor.plugins.local_correlation.reference import local_correlation
+from gocor.plugins.local_correlation.schema import SCHEMA as CORRELATION
+from gocor.plugins.local_correlation_transpose.schema import SCHEMA as TRANSPOSE
+from gocor.plugins.registry import OPERATORS
+from gocor.plugins.schema import OpSchema, displacements
+
+BOTH = pytest.mark.parametrize("schema", OPERATORS.values(), ids=OPERATORS)
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def host(request: pytest.FixtureRequest):
+    """The two public functions of an implementation, and how it makes an array of zeros."""
+    if request.param == "numpy":
+        import numpy as np
+
+        from gocor.plugins.local_correlation_transpose.reference import local_correlation_transpose
+
+        return local_correlation, local_correlation_transpose, np.zeros
+    torch = pytest.importorskip("torch")
+    from gocor.plugins import torch_ops
+
+    return torch_ops.local_correlation, torch_ops.local_correlation_transpose, torch.zeros
+
+
+def test_the_registry_has_each_operator_under_its_own_name() -> None:
+    assert list(OPERATORS) == ["LocalCorrelation", "LocalCorrelationTranspose"]
+    assert all(name == schema.name for name, schema in OPERATORS.items())
+
+
+def test_names_are_no_standard_ones() -> None:
+    """TensorRT's parser ignores the domain: a function called Relu becomes the standard one."""
+    onnx = pytest.importorskip("onnx")
+    assert not set(OPERATORS) & {schema.name for schema in onnx.defs.get_all_schemas()}
+
+
+@BOTH
+def test_attributes_of_a_node(schema: OpSchema) -> None:
+    expected = {"radius": 3, "plugin_namespace": "gocor", "plugin_version": "1", "aot": 1}
+    assert schema.node_attributes(3) == expected
+    assert list(schema.node_attributes(3)) == [attribute.name for attribute in schema.attributes]
+    assert schema.attribute("plugin_version").default == str(schema.version)
+
+
+@BOTH
+def test_the_name_in_pytorch(schema: OpSchema) -> None:
+    torch = pytest.importorskip("torch")
+    from gocor.plugins import torch_ops
+
+    assert schema.torch_name in torch_ops.__all__
+    assert hasattr(torch.ops.gocor, schema.torch_name)
+
+
+@pytest.mark.parametrize("radius", range(1, 17))
+def test_output_shapes(radius: int) -> None:
+    volume, features = (2, (2 * radius + 1) ** 2, 5, 7), (2, 3, 5, 7)
+    assert displacements(radius) == volume[1]
+    assert CORRELATION.check(features, features, radius) == volume
+    assert TRANSPOSE.check(volume, features, radius) == features
+
+
+@BOTH
+@pytest.mark.parametrize("radius", [0, 17, -4, 2.0, "4", None])
+def test_a_radius_that_makes_no_sense(schema: OpSchema, radius: object) -> None:
+    features = (1, 3, 5, 7)
+    with pytest.raises(ConfigError) as caught:
+        schema.check(features, features, radius)  # type: ignore[arg-type]
+    assert str(caught.value) == f"radius: is {radius!r}; a whole number from 1 to 16"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((1, 3, 5, 7), (1, 3, 5, 8)),
+        ((1, 3, 5, 7), (1, 4, 5, 7)),
+        ((2, 3, 5, 7), (1, 3, 5, 7)),
+        ((3, 5, 7), (3, 5, 7)),
+    ],
+)
+def test_features_that_do_not_fit(host: tuple, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    correlate, _, zeros = host
+    text = (
+        f"LocalCorrelation: inputs of shapes {list(first)} and {list(second)}; "
+        "expected two equal shapes (N, C, H, W)"
+    )
+    with pytest.raises(ShapeError, match=f"^{re.escape(text)}$"):
+        correlate(zeros(first), zeros(second), 4)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((1, 81, 5, 7), (1, 3, 5, 7)),  # 81 is of another radius
+        ((1, 25, 5, 7), (1, 3, 5, 8)),
+        ((1, 25, 5, 7), (2, 3, 5, 7)),
+        ((25, 5, 7), (3, 5, 7)),
+        ((1, 25, 5, 7), (3, 5, 7)),
+    ],
+)
+def test_a_volume_that_does_not_fit(host: tuple, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    _, transpose, zeros = host
+    text = (
+        f"LocalCorrelationTranspose: inputs of shapes {list(first)} and {list(second)}; "
+        "expected (N, 25, H, W) and (N, C, H, W)"
+    )
+    with pytest.raises(ShapeError, match=f"^{re.escape(text)}$"):
+        transpose(zeros(first), zeros(second), 2)
+
+
+def test_a_radius_that_makes_no_sense_reaches_every_host(host: tuple) -> None:
+    correlate, transpose, zeros = host
+    for operator in (correlate, transpose):
+        with pytest.raises(GocorError, match="radius: is 0; a whole number from 1 to 16"):
+            operator(zeros((1, 3, 5, 7)), zeros((1, 3, 5, 7)), 0)
