@@ -83,8 +83,8 @@ def _widen(consumers: list[nn.Module]) -> None:
 def _factor_flow_heads(network: nn.Module) -> None:
     """A head of hundreds of channels becomes a 1×1 convolution and a sum of nine shifted maps.
 
-    ONNX Runtime computes convolutions for 16 outputs at least, so 3×3 to 2 channels costs 9·16 products for each
-    input channel, and 1×1 to the 9·2 summands 32: level 2's head takes 3 ms instead of 10 at 384×512.
+    ONNX Runtime computes convolutions for 16 outputs at least, so 3×3 to 2 channels costs 9·16 products for
+    each input channel, and 1×1 to the 9·2 summands 32: level 2's head takes 3 ms instead of 10 at 384×512.
     """
     for parent in list(network.modules()):
         for name, head in list(parent.named_children()):

@@ -132,8 +132,8 @@ class Residual:
 
     def slope(self, scores: Tensor) -> Tensor:
         """``a' = v₊ s'(scores, m)``."""
-        # The sign, exactly: the smallest normal float32 times 1e38 is above 1. ONNX Runtime's Sign operator is
-        # not vectorised and takes three times as long as these two together.
+        # The sign, exactly: the smallest normal float32 times 1e38 is above 1. ONNX Runtime's Sign operator
+        # is not vectorised and takes three times as long as these two together.
         sign = (scores.detach() * 1e38).clamp(-1, 1)
         return self.half_difference * sign + self.half_sum
 
