@@ -20,7 +20,10 @@ ALTERNATIVES = {
     "onnxruntime": ("onnxruntime-gpu",),
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
 }
-REPORTED = ("numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "tensorrt", "tensorrt-rtx")
+REPORTED = (
+    "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "polygraphy",
+    "tensorrt", "tensorrt-rtx",
+)  # fmt: skip
 # Those that change which kernels run, as Linux calls them.
 INSTRUCTION_SETS = (
     "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",

@@ -1,38 +1,45 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+for _package in ("torch", "onnxruntime", "polygraphy"):
+    pytest.importorskip(_package)
 Invoke = Callable[..., tuple[int, str, str]]
 
 
-def test_a_model_is_its_checkpoint(exported, invoke: Invoke, tmp_path: Path) -> None:
+def test_a_model_is_its_checkpoint(exported: Any, invoke: Invoke, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     code, out, err = invoke("verify", exported.model, exported.checkpoint, "--json", report)
     assert (code, err) == (0, f"written: {report}\n")
-    assert "PASSED" in out
-    assert "AEPE 0.005 px" in out
+    assert "PASSED on 1 pair; allowed are AEPE 0.005 px" in out
+    assert "local 1" in out
     written = json.loads(report.read_text())
     assert written["passed"] is True
+    assert written["provider"] == "cpu"
+    assert written["metadata"]["network"] == "PWCNet_GOCor"
+    assert written["metadata"]["weights_sha256"][:12] in out
+    assert written["worst"][0]["pair"] == "built-in 0"
     assert written["worst"][0]["output"]["aepe"] < 0.005
 
 
 def test_outside_of_the_tolerance_it_says_where_and_ends_with_1(
-    exported, invoke: Invoke, tmp_path: Path
+    exported: Any, invoke: Invoke, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
     code, out, err = invoke(
         "verify", exported.model, exported.checkpoint, "--tolerance", "1e-12", "--json", report
     )
     assert code == 1
-    assert "FAILED" in out
-    assert err.startswith("flow, built-in 0: ")
+    assert "FAILED on 1 pair" in out
+    assert err.startswith("flow, built-in 0: AEPE ")
     assert "; worst at x=" in err
     assert json.loads(report.read_text())["passed"] is False
 
 
-def test_another_checkpoint_is_refused(exported, invoke: Invoke, tmp_path: Path) -> None:
+def test_another_checkpoint_is_refused(exported: Any, invoke: Invoke, tmp_path: Path) -> None:
     import torch
 
     from gocor.export.checkpoint import seeded_network
@@ -41,25 +48,57 @@ def test_another_checkpoint_is_refused(exported, invoke: Invoke, tmp_path: Path)
     code, out, err = invoke("verify", exported.model, tmp_path / "other.pth")
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {exported.model}: was made from weights ")
-    assert "(seeded.pth)" in err
+    assert f"(seeded.pth), those of {tmp_path / 'other.pth'} are " in err
+    assert len(err.splitlines()) == 1
 
 
-def test_pairs_of_a_table(exported, invoke: Invoke, tmp_path: Path) -> None:
+def test_pairs_of_a_table_and_of_two_folders(exported: Any, invoke: Invoke, tmp_path: Path) -> None:
     from gocor.runtime.images import save_image
     from gocor.runtime.sample_pair import sample_pair
 
-    reference, query, _ = sample_pair(70, 90)
-    save_image(tmp_path / "a.png", reference)
-    save_image(tmp_path / "b.png", query)
-    (tmp_path / "pairs.csv").write_text("reference,query\na.png,b.png\nb.png,a.png\n")
+    for name, image in zip(("l/a[1]", "r/a[1]"), sample_pair(70, 90), strict=False):
+        save_image(tmp_path / f"{name}.png", image)
+    (tmp_path / "pairs.csv").write_text("reference,query\nl/a[1].png,r/a[1].png\nr/a[1].png,l/a[1].png\n")
     code, out, err = invoke("verify", exported.model, exported.checkpoint, "--pairs", tmp_path / "pairs.csv")
     assert code == 0
-    assert "2 pairs" in out
-    assert err.startswith("note: images of 70x90 are resized")
+    assert "PASSED on 2 pairs" in out
+    assert "a[1]" in out  # brackets are no markup
+    assert err == (
+        "note: images of 70x90 are resized to the model's 64x64, for PyTorch and the model alike\n"
+    )
+    folders = ("--pairs", tmp_path / "l", "--pairs", tmp_path / "r")
+    code, out, _ = invoke("verify", exported.model, exported.checkpoint, *folders)
+    assert code == 0
+    assert "PASSED on 1 pair;" in out
 
 
-@pytest.mark.parametrize("tolerance", ["0", "-1", "nan"])
-def test_a_tolerance_must_be_one(exported, invoke: Invoke, tolerance: str) -> None:
-    code, _, err = invoke("verify", exported.model, exported.checkpoint, "--tolerance", tolerance)
-    assert code == 2
-    assert "--tolerance: is" in err
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--tolerance", "0"], "--tolerance: is 0.0; pixels above 0, such as 0.005"),
+        (["--tolerance", "nan"], "--tolerance: is nan; "),
+        (["--provider", "abacus"], "provider: unknown name 'abacus'; one of cpu, cuda, tensorrt"),
+        (["--pairs", "absent.csv"], "absent.csv: cannot be read (No such file or directory)"),
+        (["--pairs", "."], "--pairs: . is one folder; a second folder (--pairs . --pairs queries/)"),
+        (["--pairs", "a", "--pairs", "b", "--pairs", "c"], "--pairs: was given 3 times; once, or twice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options_are_one_line(exported: Any, invoke: Invoke, options: list[str], text: str) -> None:
+    code, out, err = invoke("verify", exported.model, exported.checkpoint, *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {text}")
+    assert len(err.splitlines()) == 1
+
+
+def test_bad_files_are_one_line(exported: Any, invoke: Invoke, tmp_path: Path) -> None:
+    for model, checkpoint, text in (
+        (tmp_path / "absent.onnx", exported.checkpoint, "absent.onnx: no such file"),
+        (exported.checkpoint, exported.model, "seeded.pth: is a checkpoint"),
+        (exported.model, tmp_path / "absent.pth", "absent.pth: no such file"),
+        (exported.model, exported.model, "model.onnx: "),
+    ):
+        code, out, err = invoke("verify", model, checkpoint)
+        assert (code, out) == (2, "")
+        assert text in err
+        assert len(err.splitlines()) == 1

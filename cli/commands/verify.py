@@ -1,0 +1,125 @@
+"""``gocor verify``: is a model the network it was made from?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from gocor.console import examples, facts_table, print_line, progress, stdout
+from gocor.core.errors import ConfigError
+from gocor.runtime.pairs import VIDEO_SUFFIXES, PairSource, find_pairs
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gocor.export.verify import VerifyReport
+
+EPILOG = examples(
+    "gocor verify model.onnx their.pth",
+    "gocor verify model.onnx their.pth --pairs pairs.csv --json report.json",
+    "gocor verify model.onnx their.pth --pairs left/ --pairs right/ --provider cuda",
+)
+
+
+def verify(
+    model: Annotated[Path, typer.Argument(help="Model that gocor export made.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that it was made from.")],
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="CSV file with columns reference and query, or a video; given twice, two images or two "
+            "folders. The built-in pair if not given."
+        ),
+    ] = None,
+    provider: Annotated[str, typer.Option(help="Where to run the model: cpu, cuda or tensorrt.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
+    pad: Annotated[bool, typer.Option("--pad", help="Pad two images of different sizes with black.")] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="AEPE allowed, px; other limits grow with it. Default 0.005, GLU-Net's 0.02."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything here.")] = None,
+) -> None:
+    """Compare a model with PyTorch.
+
+    Runs the official pipeline in PyTorch and the model on the same pairs. The exit code is 0 when all outputs
+    are within the tolerance, 1 when one is not.
+    """
+    from gocor.export.verify import verify as verify_model
+    from gocor.runtime.report import write_json
+
+    source = _source(pairs or [])
+    with progress("verify") as show:
+        report = verify_model(
+            model, checkpoint, source, provider,
+            threads=threads, pad=pad, tolerance=tolerance, progress=show,
+        )  # fmt: skip
+    _print(report)
+    if json:
+        write_json(json, report)
+        print_line("written", json, "green")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _source(paths: list[Path]) -> PairSource | None:
+    if not paths:
+        return None
+    if len(paths) > 2:
+        raise ConfigError(
+            "--pairs", f"was given {len(paths)} times", "once, or twice for reference and query"
+        )
+    if len(paths) == 2 or paths[0].suffix.lower() in VIDEO_SUFFIXES:
+        return find_pairs(*paths)
+    if paths[0].is_dir():
+        expected = f"a second folder (--pairs {paths[0]} --pairs queries/) or a CSV file"
+        raise ConfigError("--pairs", f"{paths[0]} is one folder", expected)
+    return find_pairs(table=paths[0])
+
+
+def _print(report: "VerifyReport") -> None:
+    described = report.metadata
+    counts = {"global": described.global_iterations, "local": described.local_iterations}
+    facts = {
+        "network": described.network,
+        "iterations": ", ".join(f"{k} {n}" for k, n in counts.items() if n is not None) or None,
+        "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
+        "weights": f"{described.weights_sha256[:12]}, the same in both",
+        "compared": f"{report.model} on {report.provider} with {report.checkpoint} in PyTorch",
+    }
+    stdout.print(facts_table(facts), "", _table(report))
+    verdict = Text("PASSED", "green") if report.passed else Text("FAILED", "red")
+    count, limits = len(report.pairs), report.tolerance
+    stdout.print(
+        verdict,
+        f"on {count} pair{'s' * (count > 1)}; allowed are AEPE {limits.aepe:g} px of the final flow and "
+        f"relative L2 {limits.relative_l2:g} of every output",
+        soft_wrap=True,
+    )
+    for entry in report.worst:
+        if not entry.output.passed:
+            print_line(f"{entry.output.name}, {entry.pair}", entry.output.explain(), style="red")
+
+
+def _table(report: "VerifyReport") -> "Table":
+    from rich.table import Table
+
+    many = len(report.pairs) > 1
+    table = Table(title="px, the worst pair of each output" if many else "px", title_justify="left")
+    table.add_column("output")
+    if many:
+        table.add_column("pair")
+    for name in ("AEPE", "median", "99 %", "max", "relative L2"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("passed")
+    for entry in report.worst:
+        output = entry.output
+        pixels = (output.aepe, output.median, output.p99, output.maximum)
+        verdict = Text("yes", style="green") if output.passed else Text("no", style="red")
+        figures = [*map(_figure, pixels), _figure(output.relative_l2)]
+        table.add_row(output.name, *([Text(entry.pair)] if many else []), *figures, verdict)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"

@@ -1,0 +1,304 @@
+"""Is a model the network it was made from? PyTorch and the model run on the same pairs, and are compared."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gocor.core.errors import ConfigError, ModelError
+from gocor.core.files import sha256
+from gocor.export.checkpoint import load_network, weights_sha256
+from gocor.export.networks import Network, create_network
+from gocor.export.polygraphy_runners import Arrays, compare_elements, run_both
+from gocor.runtime.compare import TOLERANCES, Comparison, Tolerance, compare_flows, compare_scores
+from gocor.runtime.environment import Machine, machine
+from gocor.runtime.images import check_same_size, pad_pair
+from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
+from gocor.runtime.pairs import FilePairs, Pair, PairSource, find_pairs
+from gocor.runtime.preprocess import as_batches, preprocess, resize_images
+from gocor.runtime.sample_pair import sample_pair
+from gocor.runtime.session import FlowEstimator, load
+
+Progress = Callable[[int, int | None, str], None]  # done, total, what comes now
+Images = tuple[np.ndarray, np.ndarray]
+SHOWN_HASH = 12  # digits of a hash in an error
+
+logger = logging.getLogger("gocor")
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """All outputs for one pair.
+
+    Attributes:
+        name: of the pair.
+        height: of its images.
+        width: of its images.
+        outputs: of the model and of PyTorch compared, in the model's order.
+    """
+
+    name: str
+    height: int
+    width: int
+    outputs: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst result of an output, and the name of the pair that had it."""
+
+    pair: str
+    output: Comparison
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification found.
+
+    Attributes:
+        passed: every output of every pair is within the tolerance.
+        model: path of the model.
+        model_sha256: of the file.
+        checkpoint: path of the checkpoint; empty for a network from memory.
+        checkpoint_sha256: of the file; empty without one.
+        metadata: network, size, iterations and hash of the weights, as the model says and as was checked.
+        provider: where the model ran; PyTorch runs on the CPU unless the network was on another device.
+        placement: number of operators on each of the library's own providers, where it says so.
+        tolerance: what was allowed.
+        worst: of all pairs for each output, in the model's order.
+        pairs: every pair.
+        machine: where this was, with the versions of what did the work.
+    """
+
+    passed: bool
+    model: Path
+    model_sha256: str
+    checkpoint: str
+    checkpoint_sha256: str
+    metadata: ModelMetadata
+    provider: str
+    placement: Mapping[str, int]
+    tolerance: Tolerance
+    worst: tuple[Worst, ...]
+    pairs: tuple[PairResult, ...]
+    machine: Machine
+
+
+def verify(
+    model: str | Path,
+    checkpoint: str | Path | Network,
+    pairs: str | Path | PairSource | Sequence[Images] | None = None,
+    provider: str = "cpu",
+    *,
+    threads: int | None = None,
+    pad: bool = False,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compares a model with the network it was made from, run by PyTorch.
+
+    PyTorch runs the official pipeline at the model's size. Pairs of another size are resized to it by the
+    network's own rule before, for both alike.
+
+    Args:
+        model: that ``gocor export`` made.
+        checkpoint: that it was made from, or the network itself.
+        pairs: pairs of uint8 RGB images ``(H, W, 3)``, a CSV file, or what ``find_pairs`` gives; the built-in
+            pair, for every place of the model's batch another one, when None.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``, for the model.
+        threads: of the model on the CPU; one for each physical core when None.
+        pad: pad two images of different sizes with black instead of refusing them.
+        tolerance: AEPE allowed for the final flow, px; the other limits grow with it. That of
+            ``TOLERANCES`` for the network's family when None.
+        progress: told about every pair.
+
+    Returns:
+        The report; ``report.passed`` is the verdict.
+
+    Raises:
+        ModelError: the model was not made from these weights, or from other iterations, or cannot be loaded.
+        ConfigError: there are no pairs, or the tolerance is none.
+        ShapeError: images in memory are not uint8 RGB.
+        GocorError: what ``load``, ``load_network`` and reading images say.
+    """
+    with load(model, provider, threads) as estimator:
+        described = estimator.metadata
+        allowed = TOLERANCES[described.spec.family]
+        if tolerance is not None:
+            allowed = allowed.scaled_to(tolerance)
+        network = _network_of(estimator, checkpoint)
+        source = _source(pairs, described)
+        results: list[PairResult] = []
+        for batch in _batches(source, described, pad):
+            if progress:
+                progress(len(results), source.expected, batch[0].name)
+            results += _compare_batch(estimator, network, batch, allowed)
+    if not results:
+        raise ConfigError("pairs", "there are none", "at least one pair of images")
+    return _report(estimator, network, allowed, tuple(results))
+
+
+def _network_of(estimator: FlowEstimator, checkpoint: str | Path | Network) -> Network:
+    """The network that the model was made from, with its iterations, or an error."""
+    described = estimator.metadata
+    given = isinstance(checkpoint, str | Path)
+    network = load_network(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    where = checkpoint if given else "the network"
+    if network.spec.name != described.network:
+        raise ModelError(
+            estimator.path, f"is a {described.network}, and {where} a {network.spec.name}",
+            "give the checkpoint it was made from, or export again",
+        )  # fmt: skip
+    if (found := weights_sha256(network)) != described.weights_sha256:
+        came = f" ({described.checkpoint})" if described.checkpoint else ""
+        raise ModelError(
+            estimator.path,
+            f"was made from weights {described.weights_sha256[:SHOWN_HASH]}{came}, "
+            f"those of {where} are {found[:SHOWN_HASH]}",
+            "give the checkpoint it was made from, or export again",
+        )
+    counts = described.global_iterations, described.local_iterations
+    if counts == (got := _iterations(network)):
+        return network
+    if not given:
+        raise ModelError(
+            estimator.path, f"runs {_say(counts)} iterations, the network {_say(got)}", "export again"
+        )
+    return _with_iterations(network, *counts)
+
+
+def _iterations(network: Network) -> tuple[int | None, int | None]:
+    return getattr(network, "global_iterations", None), getattr(network, "local_iterations", None)
+
+
+def _say(counts: tuple[int | None, int | None]) -> str:
+    kinds = zip(counts, ("global", "local"), strict=True)
+    return " and ".join(f"{count} {kind}" for count, kind in kinds if count is not None)
+
+
+def _with_iterations(network: Network, global_count: int | None, local_count: int | None) -> Network:
+    """The same weights with other counts, which are those of the model and no choice to warn about."""
+    other = create_network(network.spec.name, global_count or 0, local_count or 0)
+    other.load_state_dict(network.state_dict())
+    other.info = network.info
+    return other.eval()
+
+
+def _source(pairs: str | Path | PairSource | Sequence[Images] | None, described: ModelMetadata) -> PairSource:
+    if isinstance(pairs, PairSource):
+        return pairs
+    if isinstance(pairs, str | Path):
+        return find_pairs(table=pairs)
+    if pairs is None:
+        named = {f"built-in {n}": sample_pair(*described.size, seed=n)[:2] for n in range(described.batch)}
+    else:
+        named = {f"pair {number}": images for number, images in enumerate(pairs)}
+    return FilePairs([_pair_in_memory(name, images) for name, images in named.items()])
+
+
+def _pair_in_memory(name: str, images: Images) -> Pair:
+    return Pair(name, (), None, lambda: images)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A pair's name, its images' size, and the model's inputs for a batch of one."""
+
+    name: str
+    height: int
+    width: int
+    inputs: Arrays
+
+
+def _batches(source: PairSource, described: ModelMetadata, pad: bool) -> Iterator[list[_Prepared]]:
+    """The pairs, prepared, as many at a time as the model takes."""
+    prepared = _prepare(source, described, pad)
+    while batch := list(itertools.islice(prepared, described.batch)):
+        yield batch
+
+
+def _prepare(source: Iterable[Pair], described: ModelMetadata, pad: bool) -> Iterator[_Prepared]:
+    noted = False
+    for pair in source:
+        reference, query = pair.load()
+        if pad:
+            reference, query = pad_pair(reference, query)
+        check_same_size(reference, query, pair.name)
+        reference, query = as_batches(reference, query)
+        height, width = reference.shape[1:3]
+        if (height, width) != described.size and not noted:
+            noted = True
+            text = "images of %dx%d are resized to the model's %dx%d, for PyTorch and the model alike"
+            logger.info(text, height, width, *described.size)
+        yield _Prepared(pair.name, height, width, _inputs(described, reference, query))
+
+
+def _inputs(described: ModelMetadata, reference: np.ndarray, query: np.ndarray) -> Arrays:
+    if described.io == "tensors":
+        return preprocess(described.spec, reference, query, described.size)
+    images = {"reference": reference, "query": query}
+    return {n: resize_images(i, *described.size, described.spec.family) for n, i in images.items()}
+
+
+def _compare_batch(
+    estimator: FlowEstimator, network: Network, batch: list[_Prepared], tolerance: Tolerance
+) -> list[PairResult]:
+    described = estimator.metadata
+    filled = batch + batch[-1:] * (described.batch - len(batch))
+    inputs = {name: np.concatenate([pair.inputs[name] for pair in filled]) for name in batch[0].inputs}
+    model, pytorch = run_both(estimator, network, inputs)
+    results = []
+    for index, pair in enumerate(batch):
+        alone = slice(index, index + 1)
+        ours, theirs = ({name: array[alone] for name, array in side.items()} for side in (model, pytorch))
+        outputs = _compare_outputs(described, ours, theirs, tolerance)
+        results.append(PairResult(pair.name, pair.height, pair.width, outputs))
+    return results
+
+
+def _compare_outputs(
+    described: ModelMetadata, model: Arrays, pytorch: Arrays, tolerance: Tolerance
+) -> tuple[Comparison, ...]:
+    """All outputs for one pair, a batch of one."""
+    elements = compare_elements(model, pytorch)
+    unit = np.float32(described.spec.flow_unit if described.io == "tensors" else 1)
+    outputs = []
+    for name in described.output_names:
+        if name == ORIENTATION_SCORE:
+            output = compare_scores(name, model[name], pytorch[name], tolerance)
+        else:
+            flows = model[name][0] * unit, pytorch[name][0] * unit
+            output = compare_flows(name, *flows, tolerance, final=name == described.flow.name)
+        outputs.append(dataclasses.replace(output, elements=elements[name]))
+    return tuple(outputs)
+
+
+def _report(
+    estimator: FlowEstimator, network: Network, tolerance: Tolerance, pairs: tuple[PairResult, ...]
+) -> VerifyReport:
+    described, info = estimator.metadata, network.info
+    if info and info.weights_sha256 != described.weights_sha256:
+        info = None  # the network was changed since it was loaded
+    columns = zip(*(pair.outputs for pair in pairs), strict=True)
+    worst = []
+    for outputs in columns:
+        pair, output = max(zip(pairs, outputs, strict=True), key=lambda both: both[1].badness)
+        worst.append(Worst(pair.name, output))
+    return VerifyReport(
+        passed=all(entry.output.passed for entry in worst),
+        model=estimator.path,
+        model_sha256=sha256(estimator.path),
+        checkpoint=str(info.path) if info and info.path else "",
+        checkpoint_sha256=info.sha256 if info else "",
+        metadata=described,
+        provider=estimator.provider,
+        placement=estimator.placement,
+        tolerance=tolerance,
+        worst=tuple(worst),
+        pairs=pairs,
+        machine=machine(),
+    )
