@@ -78,17 +78,12 @@ def check_portable(model: onnx.ModelProto, where: object) -> None:
     opset = next((o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), 0)
     for node in all_nodes(model):
         if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in defined:
-            raise ModelError(
-                where,
-                f"node {node.name} is a {node.domain}::{node.op_type} without a function body",
-                "export again",
-            )
+            operator = f"{node.domain}::{node.op_type}"
+            name = node.name or node.output[0]
+            raise ModelError(where, f"node {name} is a {operator} without a function body", "export again")
         if node.op_type == "GridSample" and opset >= 20:
-            raise ModelError(
-                where,
-                f"has GridSample of opset {opset}, which TensorRT samples as nearest",
-                "export at opset 19",
-            )
+            got = f"has GridSample of opset {opset}, which TensorRT samples as nearest"
+            raise ModelError(where, got, "export at opset 19")
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
