@@ -38,7 +38,7 @@ class ContextAwareInitializer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(B, HW, C)`` to filters of the same shape."""
         mean = features.mean(dim=1, keepdim=True)
-        mean_square = _dot(mean, mean)
+        mean_square = _dot(mean, mean).clamp(min=1e-20)  # features may all be zero
         along = _dot(features, mean)
         rest = features - along / mean_square * mean
         rest_square = _dot(rest, rest)
