@@ -117,7 +117,7 @@ def without_gradient(network: Network, inputs: list[Tensor], outputs: int) -> se
 
 
 def test_every_parameter_of_pwcnet_gocor_can_be_trained() -> None:
-    """All but deconv2, which only checkpoints have. Harsh images, since masks act on negative scores alone."""
+    """All but deconv2, which only checkpoints have. Harsh images: masks act on negative scores alone."""
     blocks = (10 * seeded(1, 3, 4, 6, seed=i) for i in (0, 1))
     harsh = [F.interpolate(x, (256, 192)) for x in blocks]
     unused = without_gradient(golden_network("PWCNet_GOCor"), harsh, 5)
