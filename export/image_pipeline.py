@@ -74,6 +74,7 @@ class ImagePipeline(nn.Module):
         self.working_size = network.spec.working_size(height, width)
         if isinstance(network, PWCNet):
             self.resize: nn.Module = PillowResize(self.size, self.working_size)
+            self.bgr = torch.tensor([2, 1, 0])
         else:
             self.resize = AreaResize(self.size, self.working_size)
             self.resize_coarse = AreaResize(self.size, (GLUNET_COARSE_SIDE, GLUNET_COARSE_SIDE))
@@ -85,7 +86,9 @@ class ImagePipeline(nn.Module):
         # TensorRT takes uint8 only if the cast comes first.
         reference, query = (images.float().permute(0, 3, 1, 2) for images in (reference, query))
         if isinstance(self.network, PWCNet):
-            flows = self.network(*(self.resize(x)[:, [2, 1, 0]] / 255 for x in (reference, query)))
+            flows = self.network(
+                *(self.resize(x).index_select(1, self.bgr) / 255 for x in (reference, query))
+            )
             return (self._full_size(flows[-1]),)
         images = [
             self.resize(reference),
