@@ -11,6 +11,7 @@ ROOT = {
     "gocor.plugins": "plugins",
     "gocor.runtime": "runtime",
     "gocor.export": "export",
+    "gocor.evaluation": "evaluation",
 }
 PACKAGES = [*ROOT] + [f"{name}.{child}" for name, folder in ROOT.items() for child in find_packages(folder)]
 HERE = Path(__file__).parent
@@ -23,8 +24,9 @@ EXTRAS = {
     "verify": ["polygraphy>=0.49.20"],
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],
+    "train": ["scikit-image>=0.25"],
 }
-WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot")
+WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot", "train")
 EXTRAS["all"] = [requirement for extra in WITHOUT_GPU for requirement in EXTRAS[extra]]
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25"),
