@@ -81,7 +81,7 @@ def test_the_command_line_needs_little(arguments: tuple[str, ...]) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("command", ["export", "verify", "run", "inspect", "bench"])
+@pytest.mark.parametrize("command", ["export", "verify", "run", "inspect", "bench", "eval"])
 def test_the_help_of_every_command_needs_little(command: str) -> None:
     code = "from gocor.__main__ import main; main()"
     result = in_python_with(["numpy", "typer", "rich"], code, command, "--help")
