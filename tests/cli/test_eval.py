@@ -102,3 +102,18 @@ def test_what_is_wrong_is_one_line(
     assert err.startswith(text)
     assert err.count("\n") == 1
     assert not Path("eval.json").exists()
+
+
+def test_an_immeasurable_difference_has_no_sign() -> None:
+    from gocor.commands.eval import _cells
+    from gocor.evaluation.evaluate import MethodResult
+    from gocor.evaluation.scores import Scores
+
+    scores = [Scores(aepe, None, 0, 0, 0, 0, None) for aepe in (2.0, 2.0 - 1e-7, 1.5)]
+    results = tuple(MethodResult("", "", {}, {"all": score}, 0.0, ()) for score in scores)
+    assert _cells(results, "all", "aepe", False) == [
+        "2.000",
+        "2.000 [dim]+0.000[/]",
+        "1.500 [green]-0.500[/]",
+    ]
+    assert _cells(results, "all", "aepe_visible", False) == []
