@@ -100,10 +100,8 @@ def _cells(
         return []
     cells = [f"{values[0]:.3f}"]
     for value in values[1:]:
-        difference = value - values[0]
-        style = (
-            "dim" if not round(difference, 3) else "green" if (difference > 0) == more_is_better else "red"
-        )
+        difference = round(value - values[0], 3) or 0.0  # never -0.000
+        style = "dim" if not difference else "green" if (difference > 0) == more_is_better else "red"
         cells.append(f"{value:.3f} [{style}]{difference:+.3f}[/]")
     return cells
 

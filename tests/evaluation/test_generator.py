@@ -145,6 +145,26 @@ def test_a_pair_depends_on_its_index_alone() -> None:
     same(batch, generate([11], DRAWN), 1, 0)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_makes_the_same_pairs() -> None:
+    on_gpu = generate(range(4), DRAWN, "cuda")
+    assert on_gpu.reference.device.type == "cuda"
+    on_cpu = generate(range(4), DRAWN)
+    moved = Batch(*(getattr(on_gpu, name).cpu() for name in ("reference", "query", "flow", "visible")))
+    for number in range(4):
+        same(moved, on_cpu, number, number)
+
+
+def test_a_call_leaves_the_number_of_threads_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        generate([0], DRAWN)
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"split": "evaluation"}])
 def test_other_seeds_and_splits_give_other_pairs(changes: dict[str, object]) -> None:
     first = generate(range(4), DRAWN)
