@@ -1,6 +1,7 @@
 """A network to one ONNX file, for ONNX Runtime as it is and for TensorRT with our plugin or without."""
 
 import contextlib
+import dataclasses
 import logging
 import time
 import warnings
@@ -113,27 +114,25 @@ def export_onnx(
     start = time.perf_counter()
     config = ExportConfig(height, width, batch, io)
     config.check(network.spec)
-    steps = iter(range(len(STAGES)))
 
-    def stage() -> None:
-        done = next(steps)
+    def begin(stage: str) -> None:
         if progress:
-            progress(done, len(STAGES), STAGES[done])
+            progress(STAGES.index(stage), len(STAGES), stage)
 
-    stage()
-    folded = fold(network).cpu()
-    stage()
-    metadata = _metadata(network, config, operators={})
+    begin("fold constants")
+    folded = fold(network).cpu().float()
+    begin("trace the network")
+    metadata = _metadata(network, config)
     model = _trace(folded, config, metadata)
-    stage()
+    begin("attach operators")
     name_nodes(model, prefix="network")
-    metadata = _metadata(network, config, attach_functions(model))
+    metadata = dataclasses.replace(metadata, operators=attach_functions(model))
     set_properties(model, metadata.to_properties())
     model.producer_name, model.producer_version = "gocor", __version__
     model.graph.name = network.spec.name
-    stage()
+    begin("check")
     check_portable(model, path)
-    stage()
+    begin("write")
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     size = Path(path).stat().st_size
@@ -163,7 +162,7 @@ def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> o
     return program.model_proto  # type: ignore[union-attr]
 
 
-def _metadata(network: Network, config: ExportConfig, operators: dict[str, int]) -> ModelMetadata:
+def _metadata(network: Network, config: ExportConfig) -> ModelMetadata:
     weights = weights_sha256(network)
     info = network.info
     if info is None or info.weights_sha256 != weights:  # trained on since it was loaded
@@ -179,7 +178,7 @@ def _metadata(network: Network, config: ExportConfig, operators: dict[str, int])
         width=config.width,
         batch=config.batch,
         io=config.io,
-        operators=operators,
+        operators={},
         gocor_version=__version__,
     )
 
