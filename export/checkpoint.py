@@ -3,12 +3,15 @@
 import hashlib
 import logging
 import pickle
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +25,7 @@ logger = logging.getLogger("gocor")
 
 SHOWN_KEYS = 3  # of each kind in an error about keys
 PICKLE_STARTS = (b"PK", b"\x80")  # of torch.save's files, since 1.6 and before
+HIGHEST_COUNT = 100  # a larger number of "iterations" in a file counts training steps
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def load_network(
     name = network_spec(network).name if network else recognize(checkpoint)
     global_count = _first(global_iterations, iterations)
     local_count = _first(local_iterations, iterations)
-    _note_iterations(name, checkpoint, global_count, local_count)
+    _note_iterations(name, checkpoint, global_count, local_count, global_iterations is not None)
     module = create_network(
         name,
         _first(global_count, checkpoint.global_iterations, DEFAULT_ITERATIONS),
@@ -112,10 +116,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             path, "is a folder" if path.is_dir() else "no such file", "give a checkpoint file"
         )
-    tensors, facts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+    named, facts = _read(path)
+    if not named or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in named.items()):
         raise CheckpointError(path, "holds no state_dict", "tensors by name, bare or under 'state_dict'")
+    tensors = {key.removeprefix("module."): value for key, value in named.items()}
     both = _count(facts, "iterations")
     return Checkpoint(
         path,
@@ -153,6 +157,21 @@ def weights_sha256(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _read(path: Path) -> tuple[dict[Any, Any], Mapping[str, Any]]:
+    """What a file holds by name, and what it says besides; the kind of file is in its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        got = f"cannot be read ({error.strerror or error})"
+        raise CheckpointError(path, got, "a file that you may read") from error
+    if path.suffix == ".safetensors" or head[8:] == b"{":  # JSON, after eight bytes with its length
+        return _read_safetensors(path)
+    if head.startswith(PICKLE_STARTS):  # an image or text would confuse torch's messages
+        return _read_pickle(path)
+    raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file")
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
@@ -165,21 +184,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
         ) from error
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    with path.open("rb") as file:
-        if not file.read(2).startswith(PICKLE_STARTS):  # an image or text would confuse torch's messages
-            raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file")
+def _read_pickle(path: Path) -> tuple[dict[Any, Any], Mapping[str, Any]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error, if there is one, says it
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):  # names a class or function that only running code could make
+        if found := re.search(r"GLOBAL (\S+)", str(error)):  # a class or function to be called
             raise CheckpointError(
-                path, f"holds pickled code, which is never run ({_pickled_name(error)})",
-                "where you trust it: torch.save(checkpoint['state_dict'], 'weights.pth') and use that",
+                path, f"holds pickled code, which is never run ({found[1]})",
+                "where you trust it: load it, torch.save(its state_dict, 'weights.pth') and use that",
             ) from error  # fmt: skip
         raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, … for what is damaged
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__  # advice follows, not ours
         raise CheckpointError(
             path, f"is damaged or no checkpoint ({reason})", "download or copy it again"
         ) from error
@@ -189,17 +207,20 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     return (dict(nested), content) if isinstance(nested, Mapping) else (dict(content), {})
 
 
-def _pickled_name(error: Exception) -> str:
-    words = str(error).replace("\n", " ").split()
-    names = [word.strip("`.,") for word in words if "." in word.strip("`.,")]
-    at = words.index("GLOBAL") + 1 if "GLOBAL" in words else None
-    return words[at].strip("`.,") if at is not None else (names[0] if names else "unknown")
+def _numpy_numbers() -> list[Any]:
+    """What it takes to unpickle a NumPy number, such as the best error that a training script keeps.
+
+    None of these runs code of the file's choosing.
+    """
+    scalar = np.float64().__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # before and since NumPy 2
+    return [*((scalar, name) for name in names), np.dtype, *(type(np.dtype(kind)) for kind in "?bhilBHILefd")]
 
 
 def _count(facts: Mapping[str, Any], name: str) -> int | None:
     """An iteration count among a file's facts; safetensors keeps them as text."""
     text = str(facts.get(name, ""))
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and int(text) <= HIGHEST_COUNT else None
 
 
 def _first(*values: Any) -> Any:
@@ -207,14 +228,18 @@ def _first(*values: Any) -> Any:
 
 
 def _note_iterations(
-    name: str, checkpoint: Checkpoint, global_count: int | None, local_count: int | None
+    name: str,
+    checkpoint: Checkpoint,
+    global_count: int | None,
+    local_count: int | None,
+    global_alone: bool,
 ) -> None:
     spec = SPECS[name]
     if not spec.local_gocor:
         if global_count is not None or local_count is not None:
             logger.warning("%s has no GOCor module: the number of iterations has no effect", name)
         return
-    if not spec.global_gocor and local_count is None and global_count is not None:
+    if not spec.global_gocor and global_alone:
         logger.warning("%s has no global GOCor: its number of iterations has no effect", name)
     counts = [("local", local_count, checkpoint.local_iterations)]
     if spec.global_gocor:

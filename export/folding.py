@@ -33,7 +33,7 @@ def fold(network: Network) -> Network:
         else:
             _widen_glunet(folded)
         _factor_flow_heads(folded)
-    return folded
+    return folded.eval()  # the modules that were put in, too
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
@@ -105,7 +105,7 @@ def _factored(head: nn.Conv2d) -> nn.Sequential:
         torch.eye(summands).reshape(outputs, kernel[0] * kernel[1], summands).transpose(1, 2)
     )
     sums.bias = head.bias
-    return nn.Sequential(products, sums)
+    return nn.Sequential(products, sums).to(head.weight)
 
 
 def _set_inputs(module: nn.Module, weight: Tensor) -> None:
