@@ -68,7 +68,7 @@ class PWCNet(nn.Module):
                 warped = warp(queries[level], up_flow * (20 / 2**level), mask_border=True)
                 volume = leaky(self.correlate(level, references[level], warped))
                 x = torch.cat((volume, references[level], up_flow, up_features), dim=1)
-            x = dense([self.get_submodule(f"conv{level}_{k}") for k in range(len(GROWTH))], x)
+            x = self.decode(level, x)
             flows.append(self.get_submodule(f"predict_flow{level}")(x))
         flows[-1] = flows[-1] + self._context(x)
         return tuple(flows)
@@ -82,6 +82,10 @@ class PWCNet(nn.Module):
                 x = self.get_submodule(name)(x)
             levels[level] = x.chunk(2)
         return {n: pair[0] for n, pair in levels.items()}, {n: pair[1] for n, pair in levels.items()}
+
+    def decode(self, level: int, x: Tensor) -> Tensor:
+        """Features of a level from its decoder's input."""
+        return dense([self.get_submodule(f"conv{level}_{k}") for k in range(len(GROWTH))], x)
 
     def correlate(self, level: int, reference: Tensor, query: Tensor) -> Tensor:
         """Correlation volume of a level, before its activation."""
