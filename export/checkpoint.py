@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gocor.core.errors import CheckpointError
+from gocor.core.errors import CheckpointError, ConfigError
 from gocor.core.files import sha256
 from gocor.export.networks import DEFAULT_ITERATIONS, Network, create_network
 from gocor.export.networks.info import CheckpointInfo
@@ -73,6 +73,8 @@ def load_network(
         CheckpointError: the file cannot be read, or does not fit the network.
         ConfigError: the network is unknown or a count negative.
     """
+    if iterations is not None and iterations < 0:
+        raise ConfigError("--iterations", f"is {iterations}", "a whole number from 0")
     checkpoint = read_checkpoint(path)
     name = network_spec(network).name if network else recognize(checkpoint)
     global_count = _first(global_iterations, iterations)
@@ -85,6 +87,10 @@ def load_network(
     )
     if problems := _mismatch(checkpoint.tensors, name):
         raise CheckpointError(path, f"does not fit {name} ({problems})", _fitting(checkpoint, name))
+    if broken := next((key for key, value in checkpoint.tensors.items() if not value.isfinite().all()), None):
+        raise CheckpointError(
+            path, f"has NaN or infinite values in {broken}", "a checkpoint from before that"
+        )
     module.load_state_dict(dict(checkpoint.tensors), strict=True)
     module.info = CheckpointInfo(
         checkpoint.path,

@@ -486,3 +486,18 @@ def test_seeded_networks_are_reproducible() -> None:
 
 def test_recognize_says_the_name(small: Path) -> None:
     assert recognize(read_checkpoint(small)) == "PWCNet_GOCor"
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    broken = weights()
+    broken["conv3a.0.weight"][5, 1, 2, 0] = torch.nan
+    torch.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(
+        CheckpointError, match=r"broken\.pth: has NaN or infinite values in conv3a\.0\.weight; "
+    ):
+        load_network(tmp_path / "broken.pth")
+
+
+def test_a_negative_count_for_both_names_the_option_that_gave_it(small: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--iterations: is -1; a whole number from 0$"):
+        load_network(small, iterations=-1)
