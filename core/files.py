@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,29 +16,44 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and renames it to ``path`` when the block succeeds.
 
     When the block fails the temporary file is removed and an earlier ``path`` stays as it was. The
-    temporary name keeps the suffix, since image writers choose their format by it.
+    temporary name keeps the suffix, since image writers choose their format by it. A link stays a link: the
+    file that it leads to is replaced. A device or pipe, such as ``/dev/stdout``, gets the content copied.
 
     Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
+        OutputError: ``path`` is a folder, its folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-        yield temporary
-        temporary.replace(path)
-    except FileExistsError as error:
-        raise OutputError(
-            path, "cannot be written (a folder of its path is a file)", "another path"
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            path, f"cannot be written ({error.strerror or error})", "give a writable place with free space"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with contextlib.ExitStack() as clean_up:
+        try:
+            if path.is_dir():
+                raise OutputError(path, "cannot be written (it is a folder)", "the path of a file")
+            # Renamed to /dev/null, a file would be what every other program reads and writes from then on.
+            device = path.exists() and not path.is_file()
+            target = path if device else Path(os.path.realpath(path))
+            folder = Path(tempfile.gettempdir()) if device else target.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f".{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}"
+            clean_up.callback(_remove, temporary)
+            temporary.touch(exist_ok=False)
+            yield temporary
+            if device:
+                path.write_bytes(temporary.read_bytes())
+            else:
+                temporary.replace(target)
+        except FileExistsError as error:
+            raise OutputError(
+                path, "cannot be written (a folder of its path is a file)", "another path"
+            ) from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(
+                path, f"cannot be written ({reason})", "give a writable place with free space"
+            ) from error
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

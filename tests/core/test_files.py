@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,35 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").mkdir()
-    with (
-        pytest.raises(OutputError, match="Is a directory"),
-        atomic_path(tmp_path / "model.onnx") as temporary,
-    ):
-        temporary.write_bytes(b"whole")
+    for folder in (tmp_path / "model.onnx", Path("."), Path("/")):
+        with (
+            pytest.raises(OutputError, match=r"cannot be written \(it is a folder\); the path of a file"),
+            atomic_path(folder),
+        ):
+            pytest.fail("the block must not run")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link, file = tmp_path / "latest.json", tmp_path / "elsewhere/report.json"
+    link.symlink_to(file)
+    for text in ("first", "second"):  # of which only the second finds the file
+        write_text(link, text)
+        assert link.is_symlink()
+        assert file.read_text() == text
+    assert list((tmp_path / "elsewhere").iterdir()) == [file]
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(pipe.read_text)  # opening either end waits for the other
+        write_text(pipe, "report")
+        assert read.result() == "report"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_text_is_written_as_utf8(tmp_path: Path) -> None:
