@@ -1,6 +1,5 @@
 """What a user can get wrong, through every command: one line, exit code 2, and nothing half-written."""
 
-import pickle
 import re
 import resource
 import signal
@@ -46,14 +45,15 @@ def files(tmp_path_factory: pytest.TempPathFactory, exported) -> SimpleNamespace
     add("text.png", b"this is not an image")
     add("half.pth", exported.checkpoint.read_bytes()[:100_000])
     add("text.pth", b"this is not a checkpoint")
-    add("code.pth", pickle.dumps({"state_dict": Intruder()}))
     add("half.onnx", paths.model.read_bytes()[:300])
     add("empty.onnx", b"")
     torch.save({"encoder.weight": torch.zeros(3, 3)}, folder / "other.pth")
+    torch.save({"state_dict": Intruder()}, folder / "code.pth")
     foreign = onnx.load(paths.model)
     del foreign.metadata_props[:]
     onnx.save(foreign, folder / "foreign.onnx")
-    paths.other_pth, paths.foreign_onnx = folder / "other.pth", folder / "foreign.onnx"
+    paths.other_pth, paths.code_pth = folder / "other.pth", folder / "code.pth"
+    paths.foreign_onnx = folder / "foreign.onnx"
     return paths
 
 
@@ -172,7 +172,7 @@ def full_disk() -> Iterator[None]:
     [
         "export {checkpoint} -o out.onnx --size 64x64",
         "run {model} {image} {image} -o out",
-        "bench {model} --rounds 30 --warmup 1 --json out.json",
+        "bench {model} --rounds 2 --warmup 1 --json out.json",
         "verify {real_model} {checkpoint} --json out.json",
     ],
     ids=lambda line: line.split()[0],
