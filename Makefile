@@ -51,7 +51,7 @@ bench: $(READY)  ## ONNX Runtime beside eager PyTorch on this CPU
 # Left-overs in build/ would end up in the wheel.
 wheel: $(READY)  ## source archive and wheel into dist/
 	rm -rf build dist
-	$(BIN)/python -m build
+	$(BIN)/python -m build --quiet
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache

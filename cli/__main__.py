@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 verify found a difference, 2 wrong input, 70 a bug of goco
 """
 
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Sequence
@@ -67,8 +66,7 @@ def _register(name: str) -> None:
 
 
 for _name in COMMANDS:
-    if importlib.util.find_spec(f"gocor.commands.{_name}"):
-        _register(_name)
+    _register(_name)
 
 
 def invoke(arguments: Sequence[str]) -> int:

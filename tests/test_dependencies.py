@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from gocor.__main__ import EXTRA_OF
+from gocor.__main__ import COMMANDS, EXTRA_OF
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("core", "plugins", "runtime", "export", "evaluation", "calibration", "cli")
@@ -81,7 +81,7 @@ def test_the_command_line_needs_little(arguments: tuple[str, ...]) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("command", ["export", "verify", "run", "inspect", "bench", "eval"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_needs_little(command: str) -> None:
     code = "from gocor.__main__ import main; main()"
     result = in_python_with(["numpy", "typer", "rich"], code, command, "--help")
