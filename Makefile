@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# One thread for each test process: two processes that both want every core are slower than one.
+# One thread for each test process: processes that all want every core are slower than one.
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
@@ -26,7 +26,7 @@ demo: $(READY)  ## export PWC-Net-GOCor, verify it, estimate the flow of a photo
 	$(BIN)/python examples/demo/demo.py
 
 test: $(READY)  ## the fast tests
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
