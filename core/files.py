@@ -51,6 +51,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             ) from error
 
 
+def check_writable(path: str | Path) -> None:
+    """Finds out before long work whether its result can be written; makes the folder, but no file.
+
+    Raises:
+        OutputError: as ``atomic_path``.
+    """
+    with contextlib.suppress(_OnlyAskedError), atomic_path(path):
+        raise _OnlyAskedError
+
+
+class _OnlyAskedError(Exception):
+    """Leaves an ``atomic_path`` before anything gets its name."""
+
+
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from gocor.core.errors import ConfigError
-from gocor.core.files import atomic_path
+from gocor.core.files import atomic_path, check_writable
 from gocor.core.version import __version__
 from gocor.export.checkpoint import weights_sha256
 from gocor.export.folding import fold
@@ -108,12 +108,15 @@ def export_onnx(
         progress: called as ``progress(done, total, stage)``.
 
     Raises:
-        ConfigError: the network cannot be exported like this.
+        ConfigError: the network cannot be exported like this, or the file's name does not end in ``.onnx``.
         OutputError: the file cannot be written.
     """
     start = time.perf_counter()
     config = ExportConfig(height, width, batch, io)
     config.check(network.spec)
+    if Path(path).suffix != ".onnx":
+        raise ConfigError(path, f"has suffix {Path(path).suffix!r}", "a name that ends in .onnx")
+    check_writable(path)
 
     def begin(stage: str) -> None:
         if progress:

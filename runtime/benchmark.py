@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from gocor.core.errors import ConfigError, DependencyError
-from gocor.core.files import atomic_path
+from gocor.core.files import atomic_path, check_writable
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.sample_pair import sample_pair
 from gocor.runtime.session import FlowEstimator, load
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")  # matplotlib has others, some of which need LaTeX
 
 Progress = Callable[[int, int, str], None]  # done, total, what comes now
 
@@ -107,8 +109,7 @@ def benchmark(
     """
     if not candidates:
         raise ConfigError("benchmark", "has no candidates", "at least one")
-    if rounds < 1 or warmup < 0:
-        raise ConfigError("benchmark", f"{rounds} rounds, {warmup} warm-up runs", "at least 1 and 0")
+    _check_rounds(rounds, warmup)
     entries = {n: c if isinstance(c, Candidate) else Candidate(c) for n, c in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in entries}
     with _no_garbage_collection():
@@ -126,6 +127,11 @@ def benchmark(
     unit = float(np.median(times[first])) / entries[first].pairs
     results = tuple(_result(name, candidate, times[name], unit) for name, candidate in entries.items())
     return BenchmarkReport(rounds, warmup, machine(), results)
+
+
+def _check_rounds(rounds: int, warmup: int) -> None:
+    if rounds < 1 or warmup < 0:
+        raise ConfigError("benchmark", f"{rounds} rounds, {warmup} warm-up runs", "at least 1 and 0")
 
 
 @contextlib.contextmanager
@@ -179,6 +185,7 @@ def benchmark_models(
     Raises:
         GocorError: what ``gocor.runtime.session.load`` says about a model or provider.
     """
+    _check_rounds(rounds, warmup)  # before loading, which takes its time
     paths = [Path(model) for model in models]
     alike = len({path.name for path in paths}) < len(set(paths))
     candidates = {}
@@ -263,20 +270,21 @@ def _peak_of_this_process() -> float | None:
 
 
 def check_plot(path: str | Path) -> None:
-    """Finds out before a long benchmark whether ``plot`` can write this file's format.
+    """Finds out before a long benchmark whether ``plot`` can write this file.
 
     Raises:
         DependencyError: matplotlib is not installed.
-        ConfigError: there is no such format.
+        ConfigError: it is no ``.png``, ``.svg`` or ``.pdf`` file.
+        OutputError: it cannot be written.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         hint = 'pip install "gocor-deploy[plot]"'
         raise DependencyError("matplotlib", f"cannot be imported ({error})", hint) from error
-    formats = FigureCanvasAgg.filetypes
-    if (wanted := Path(path).suffix.removeprefix(".")) not in formats:
-        raise ConfigError(path, f"unknown picture format {wanted!r}", f"one of {', '.join(sorted(formats))}")
+    if (suffix := Path(path).suffix).lower() not in PLOT_SUFFIXES:
+        raise ConfigError(path, f"has suffix {suffix!r}", f"one of {' '.join(PLOT_SUFFIXES)}")
+    check_writable(path)
 
 
 def plot(report: BenchmarkReport, path: str | Path) -> None:
@@ -284,7 +292,7 @@ def plot(report: BenchmarkReport, path: str | Path) -> None:
 
     Raises:
         DependencyError: matplotlib is not installed.
-        ConfigError: there is no such format.
+        ConfigError: the suffix is that of no picture.
         OutputError: the file cannot be written.
     """
     check_plot(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gocor.core.errors import OutputError
-from gocor.core.files import atomic_path, sha256, write_text
+from gocor.core.files import atomic_path, check_writable, sha256, write_text
 
 
 @pytest.fixture
@@ -110,6 +110,17 @@ def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
         assert read.result() == "report"
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_checking_beforehand_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    check_writable(path)
+    assert not list(tmp_path.iterdir())
+    path.write_text("earlier")
+    check_writable(path)
+    assert path.read_text() == "earlier"
+    with pytest.raises(OutputError, match=r"report\.json/b: cannot be written"):
+        check_writable(path / "b")
 
 
 def test_text_is_written_as_utf8(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Exported models: what is in the file, that it runs, and that it computes what PyTorch does."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_impossible_options(name: str, options: dict, text: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=text):
         export_onnx(golden_network(name), tmp_path / "m.onnx", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_path_is_refused_before_the_work(tmp_path: Path) -> None:
+    stages: list[str] = []
+    (tmp_path / "taken").write_text("")
+    for path, text in ((tmp_path / "m.pt", "m.pt: has suffix '.pt'; a name that ends in .onnx"),
+                       (tmp_path / "taken/m.onnx", "m.onnx: cannot be written")):  # fmt: skip
+        with pytest.raises((ConfigError, OutputError), match=re.escape(text)):
+            export_onnx(
+                seeded_network("PWCNet"), path, height=64, width=64, progress=lambda *a: stages.append(a[2])
+            )
+    assert not stages
 
 
 def test_an_earlier_model_survives_a_failed_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
