@@ -17,7 +17,7 @@ from shift_correlation import shift_correlations
 
 from gocor.commands.bench import report_table
 from gocor.commands.export import parse_size
-from gocor.console import print_line, progress, stdout
+from gocor.console import print_figures, print_line, progress, stdout
 from gocor.export.checkpoint import seeded_network
 from gocor.export.networks import Network
 from gocor.export.onnx_export import export_onnx
@@ -50,7 +50,7 @@ def main(
             show(number, len(NETWORKS), f"preparing {name}")
             candidates |= make_candidates(name, parse_size(size), threads, Path(folder) / f"{name}.onnx")
         report = benchmark(candidates, rounds, warmup, show)
-    stdout.print(report_table(report))
+    print_figures(report_table(report))
     print_ratios(report)
     if json:
         write_json(json, report)

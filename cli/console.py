@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPE_WIDTH = 160  # rich takes 80 columns for a pipe and would break paths in two
+_FIGURES_WIDTH = 80
 
 Report = Callable[[int, int | None, str], None]
 
@@ -48,6 +49,13 @@ def facts_table(facts: Mapping[str, Any], title: str | None = None) -> Table:
         if value is not None:
             table.add_row(name, Text(str(value)))
     return table
+
+
+def print_figures(table: Table) -> None:
+    """Prints a table of numbers; in a narrow terminal its lines run over rather than columns vanish."""
+    if stdout.width < _FIGURES_WIDTH:
+        table.width = _FIGURES_WIDTH
+    stdout.print(table, crop=False)
 
 
 @contextlib.contextmanager

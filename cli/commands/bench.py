@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gocor.console import examples, print_line, progress, stdout
+from gocor.console import examples, print_figures, print_line, progress
+from gocor.core.files import check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,11 +39,13 @@ def bench(
 
     if plot:
         benchmark.check_plot(plot)
+    if json:
+        check_writable(json)
     with progress("bench") as show:
         report = benchmark.benchmark_models(
             models, provider, rounds=rounds, warmup=warmup, threads=threads, progress=show
         )
-    stdout.print(report_table(report))
+    print_figures(report_table(report))
     if json:
         write_json(json, report)
         print_line("written", json, "green")
@@ -53,25 +56,29 @@ def bench(
 
 def report_table(report: "BenchmarkReport") -> "Table":
     """One row for each candidate; times in milliseconds."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     machine = report.machine
     title = f"{report.rounds} interleaved rounds on {machine.cpu}, {machine.cores} cores; ms for one call"
-    table = Table(title=title, title_justify="left")
-    table.add_column("model · provider")
-    table.add_column("pairs of size")
-    for name in ("median", "IQR", "p95", "p99", "min", "pairs/s", "peak MiB", "time/first"):
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)  # fits into 80 columns
+    table.add_column("model · provider\npairs of size", overflow="fold")
+    for name in ("median", "IQR", "p95", "p99", "pairs/s", "peak\nMiB", "time/\nfirst"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in report.results:
-        times = (result.median_ms, result.spread_ms, result.p95_ms, result.p99_ms, result.minimum_ms)
+        times = (result.median_ms, result.spread_ms, result.p95_ms, result.p99_ms)
         memory = "-" if result.peak_memory_mib is None else f"{result.peak_memory_mib:.0f}"
         table.add_row(
-            Text(result.name),
-            f"{result.pairs}×{result.facts['size']}",
-            *(f"{value:.2f}" for value in times),
+            Text(f"{result.name}\n{result.pairs} × {result.facts['size']}"),
+            *map(_milliseconds, times),
             f"{result.pairs_per_second:.1f}",
             memory,
             f"{result.time_ratio:.2f}",
         )
     return table
+
+
+def _milliseconds(value: float) -> str:
+    """Four digits, and never more than a hundredth."""
+    return f"{value:.{2 if value < 100 else 1 if value < 1000 else 0}f}"

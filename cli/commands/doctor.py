@@ -51,7 +51,9 @@ def _packages(report: "DoctorReport") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("extra", "asks for", "installed", title="packages", title_justify="left")
+    table = Table("extra", title="packages", title_justify="left")
+    for name in ("asks for", "installed"):
+        table.add_column(name, overflow="fold")
     for package in report.packages:
         style = None if package.fits else "yellow"
         missing = f'missing: pip install "gocor-deploy[{package.extra}]"'

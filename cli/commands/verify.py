@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from gocor.console import examples, facts_table, print_line, progress, stdout
+from gocor.console import examples, facts_table, print_figures, print_line, progress, stdout
 from gocor.core.errors import ConfigError
+from gocor.core.files import check_writable
 from gocor.runtime.pairs import VIDEO_SUFFIXES, PairSource, find_pairs
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def verify(
     from gocor.runtime.report import write_json
 
     source = _source(pairs or [])
+    if json:
+        check_writable(json)
     with progress("verify") as show:
         report = verify_model(
             model, checkpoint, source, provider,
@@ -87,7 +90,8 @@ def _print(report: "VerifyReport") -> None:
         "weights": f"{described.weights_sha256[:12]}, the same in both",
         "compared": f"{report.model} on {report.provider} with {report.checkpoint} in PyTorch",
     }
-    stdout.print(facts_table(facts), "", _table(report))
+    stdout.print(facts_table(facts), "")
+    print_figures(_table(report))
     verdict = Text("PASSED", "green") if report.passed else Text("FAILED", "red")
     count, limits = len(report.pairs), report.tolerance
     stdout.print(
@@ -108,7 +112,7 @@ def _table(report: "VerifyReport") -> "Table":
     table = Table(title="px, the worst pair of each output" if many else "px", title_justify="left")
     table.add_column("output")
     if many:
-        table.add_column("pair")
+        table.add_column("pair", overflow="fold")
     for name in ("AEPE", "median", "99 %", "max", "relative L2"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("passed")
