@@ -1,8 +1,9 @@
 """Reading images as a person would expect to see them, writing them, and fitting a pair together.
 
 Whatever the file holds, ``load_image`` gives uint8 RGB: EXIF rotation is applied; grey, palette and CMYK
-become RGB; 16-bit samples are divided by 257, so that full range stays full range; transparent pixels lie on
-white, as a viewer shows them (the colour under a transparent pixel is often garbage, and would be matched).
+become RGB; 16 bits become 8 so that full range stays full range (divided by 257, or, in colour TIFF and grey
+PNG with alpha, the upper byte); transparent pixels lie on white, as a viewer shows them (the colour under a
+transparent pixel is often garbage, and would be matched).
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def load_png16(path: str | Path) -> np.ndarray:
     from PIL import Image
 
     with decoding(path), Image.open(path, formats=("PNG",)) as image:
-        if not _is_png16(image) or image.mode != "RGB":
+        if _raw_mode(image) != "RGB;16B":
             raise ImageError(path, f"is an image of mode {image.mode}, not of 16 bits", "a 16-bit RGB PNG")
         return _all_16_bits(image, path)
 
@@ -131,7 +132,9 @@ def decoding(path: str | Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageError(path, "does not exist", "the path of an image") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(path, "is not an image, or damaged at its beginning", _EXPECTED) from error
+        raise ImageError(
+            path, "is of no image format known here, or damaged at its beginning", _EXPECTED
+        ) from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise ImageError(
@@ -146,7 +149,7 @@ def decoding(path: str | Path) -> Iterator[None]:
 def _eight_bit(image: "Image.Image", path: str | Path) -> "Image.Image":
     from PIL import Image
 
-    if _is_png16(image) and image.mode in ("RGB", "RGBA"):
+    if _raw_mode(image) in ("RGB;16B", "RGBA;16B"):
         return Image.fromarray(_scaled(_all_16_bits(image, path)))
     image.load()
     if image.mode == "F":
@@ -159,8 +162,9 @@ def _eight_bit(image: "Image.Image", path: str | Path) -> "Image.Image":
     return image
 
 
-def _is_png16(image: "Image.Image") -> bool:
-    return image.format == "PNG" and str(image.tile[0][3]).endswith(";16B")  # type: ignore[attr-defined]
+def _raw_mode(image: "Image.Image") -> str:
+    """How the samples lie in a PNG: with 16 bits, grey and alpha has the mode that colours and alpha have."""
+    return str(image.tile[0][3]) if image.format == "PNG" else ""  # type: ignore[attr-defined]
 
 
 def _all_16_bits(image: "Image.Image", path: str | Path) -> np.ndarray:

@@ -156,10 +156,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             header = [(name or "").strip() for name in reader.fieldnames or ()]
             if missing := [name for name in columns if name not in header]:
-                found = ", ".join(header) or "an empty file"
-                raise ImageError(
-                    path, f"has no column {missing[0]!r}", f"columns {','.join(columns)}; got {found}"
-                )
+                text = f"has no column {missing[0]!r}, its first line is {','.join(header)[:60]!r}"
+                raise ImageError(path, text, f"{','.join(columns)} as the first line")
             reader.fieldnames = header
             rows = [(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
     except OSError as error:

@@ -1,6 +1,8 @@
 import errno
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,20 @@ def test_16_bit_colour_with_alpha(tmp_path):
     assert load_image(tmp_path / "a.png").tolist() == [[[255, 255, 255], [255, 0, 128]]]
 
 
+def test_16_bit_grey_with_alpha(tmp_path):
+    samples = np.array([[[40000, 0], [40000, 65535], [65535, 65535]]], ">u2")
+    header = struct.pack(">IIBBBBB", 3, 1, 16, 4, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + samples.tobytes())), (b"IEND", b""))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+    assert load_image(tmp_path / "a.png")[0, :, 0].tolist() == [255, 156, 255]
+
+
 def test_16_bit_colour_tiff(tmp_path):
     samples = np.random.default_rng(0).integers(0, 65536, (9, 13, 3), np.uint16)
     cv2.imwrite(str(tmp_path / "a.tif"), samples[..., ::-1])
@@ -116,10 +132,10 @@ def test_missing_file(tmp_path):
         load_image(tmp_path / "no.png")
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image at all", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+@pytest.mark.parametrize("content", [b"", b"not an image at all", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
 def test_not_an_image(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"a\.png: is not an image, .*a PNG, JPEG, TIFF, WebP"):
+    with pytest.raises(ImageError, match=r"a\.png: is of no image format known here, .*; a PNG, JPEG, TIFF"):
         load_image(tmp_path / "a.png")
 
 

@@ -147,8 +147,15 @@ def test_table(make, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"p\.csv: has no column 'reference'; columns reference,query; got an empty file"),
-        ("reference,qeury\na.png,b.png\n", r"p\.csv: has no column 'query'; .*got reference, qeury"),
+        ("", r"p\.csv: has no column 'reference', its first line is ''; reference,query as the first line"),
+        (
+            "reference,qeury\na.png,b.png\n",
+            r"p\.csv: has no column 'query', its first line is 'reference,qeury';",
+        ),
+        (
+            "reference;query\na.png;b.png\n",
+            r"its first line is 'reference;query'; reference,query as the first",
+        ),
         ("reference,query\n", r"p\.csv: lists no pairs"),
         ("reference,query\na.png,b.png\na.png\n", r"p\.csv:3: has no query; values for reference, query"),
         ("reference,query\na.png,no.png\n", r"p\.csv:2: .*no\.png does not exist; paths relative to the CSV"),
