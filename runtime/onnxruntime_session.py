@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import sys
 from collections import Counter
@@ -92,11 +93,14 @@ def open_session(path: Path, provider: str, threads: int | None = None) -> "onnx
 
 
 def import_onnxruntime() -> Any:
-    """The module ``onnxruntime``.
+    """The module ``onnxruntime``, which tells Microsoft nothing unless ``ORT_DISABLE_TELEMETRY`` is set to 0.
 
     Raises:
         DependencyError: it is not installed, or its installation is broken.
     """
+    # From 1.29 on Linux it uploads models' names and hashes and leaves an identifier in the home folder, and
+    # only this, before it is imported, keeps it from that (github.com/microsoft/onnxruntime/pull/27379).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

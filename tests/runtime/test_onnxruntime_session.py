@@ -1,5 +1,7 @@
 """What only a machine with another ONNX Runtime, or with a broken one, would show."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,21 @@ def test_no_noise_of_the_library_reaches_the_user(path: Path, capfd: pytest.Capt
     with pytest.raises(ModelError):
         load(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_told_to_others_and_the_home_folder_stays_empty(path: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    # Tests and continuous integration are left alone by ONNX Runtime itself.
+    quiet = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME", "GITHUB_ACTIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in quiet}
+    command = (
+        "import os, sys; from gocor.runtime.session import load; load(sys.argv[1]); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(path)],
+        env=environment | {"HOME": str(home)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "1\n"
+    assert not list(home.rglob("*"))
