@@ -1,10 +1,13 @@
 """The command ``gocor``.
 
-Exit codes: 0 done, 1 verify found a difference, 2 wrong input, 70 a bug of gocor, 130 Ctrl-C.
+Exit codes: 0 done, 1 verify found a difference, 2 wrong input, 70 a bug of gocor, 130 Ctrl-C, 141 nobody
+reads the output any more, 143 told to stop.
 """
 
 import importlib
 import inspect
+import io
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -22,7 +25,7 @@ EXTRA_OF = {
     "skimage": "train",
 }  # fmt: skip
 
-WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED = 2, 70, 130
+WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED, TERMINATED = 2, 70, 130, 143
 
 # Typer carries its own copy of click; of its usage errors only this one is public.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -95,6 +98,8 @@ def _explain(error: Exception) -> int:
         text = f'{package} is not installed; pip install "gocor-deploy[{EXTRA_OF[package]}]"'
     elif isinstance(error, OSError) and not isinstance(error, GocorError):
         text = f"{error.filename}: {error.strerror}" if error.filename else text
+    elif isinstance(error, MemoryError):
+        text = f"out of memory{f' ({text})' if text else ''}; smaller images, or a machine with more"
     elif not isinstance(error, GocorError):
         text = f"{type(error).__name__}: {error} (a bug of gocor; --verbose gives the traceback for a report)"
         code = INTERNAL_ERROR
@@ -104,6 +109,12 @@ def _explain(error: Exception) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # × on an ASCII terminal or a file name that is no UTF-8 must not cost a finished run its report.
+            stream.reconfigure(errors="backslashreplace")
+    # As an exception, so that temporary files go: timeout, docker stop and batch systems end runs like this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     sys.exit(invoke(sys.argv[1:]))
 
 

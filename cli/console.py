@@ -12,14 +12,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gocor.runtime.report import to_json
+
 _PIPE_WIDTH = 160  # rich takes 80 columns for a pipe and would break paths in two
 _FIGURES_WIDTH = 80
+READER_GONE = 141  # what shells report of a program that SIGPIPE ended
 
 Report = Callable[[int, int | None, str], None]
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Ends as programs do whose reader left; rich's 1 would say that verify found a difference."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(READER_GONE)
+
+
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _PIPE_WIDTH)
     return console
@@ -38,6 +49,11 @@ def examples(*commands: str) -> str:
 def print_line(label: str, text: object, style: str) -> None:
     """Prints ``label: text`` on stderr as one line, whatever the width of the terminal."""
     stderr.print(Text(f"{label}: {text}", style=style), soft_wrap=True)
+
+
+def print_json(report: object) -> None:
+    """Prints a report as JSON."""
+    stdout.out(to_json(report), highlight=False)
 
 
 def facts_table(facts: Mapping[str, Any], title: str | None = None) -> Table:

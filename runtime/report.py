@@ -12,7 +12,9 @@ from gocor.core.files import write_text
 
 def to_json(report: object) -> str:
     """A report as JSON text: dataclasses, mappings, sequences, paths and NumPy's numbers and arrays."""
-    return json.dumps(report, indent=2, ensure_ascii=False, default=_plain)
+    text = json.dumps(report, indent=2, ensure_ascii=False, default=_plain)
+    # File names need not be UTF-8; Python's escape for what cannot be encoded is JSON's, too.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(path: str | Path, report: object) -> None:

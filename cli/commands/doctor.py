@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gocor.console import examples, facts_table, print_line, stdout
+from gocor.console import examples, facts_table, print_json, print_line, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,11 +20,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print everything a
     Every provider is tried with a real computation, not only looked up.
     """
     from gocor.runtime.doctor import examine
-    from gocor.runtime.report import to_json
 
     report = examine()
     if json:
-        print(to_json(report))
+        print_json(report)
         return
     stdout.print(facts_table(_machine_facts(report)), "", _packages(report), "", _capabilities(report))
     for note in report.notes:

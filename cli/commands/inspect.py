@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gocor.console import examples, facts_table, stdout
+from gocor.console import examples, facts_table, print_json, stdout
 
 if TYPE_CHECKING:
     from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
@@ -22,11 +22,10 @@ def inspect(
     Network, iterations, sizes, parameters, operators, opsets and hashes, as far as the file tells.
     """
     from gocor.export.inspection import ModelInspection, inspect_file
-    from gocor.runtime.report import to_json
 
     found = inspect_file(file)
     if json:
-        print(to_json(found))
+        print_json(found)
     elif isinstance(found, ModelInspection):
         stdout.print(facts_table(_model_facts(found), title=f"{file}"))
     else:

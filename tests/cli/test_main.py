@@ -1,6 +1,9 @@
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -92,6 +95,65 @@ def test_a_bug_is_told_from_wrong_input(invoke: Invoke, failing: Callable) -> No
 def test_ctrl_c_is_quiet(invoke: Invoke, failing: Callable) -> None:
     failing(KeyboardInterrupt())
     assert invoke("work")[0] == 130
+
+
+def test_too_little_memory_is_no_bug(invoke: Invoke, failing: Callable) -> None:
+    failing(MemoryError("Unable to allocate 74.5 GiB"))
+    text = "error: out of memory (Unable to allocate 74.5 GiB); smaller images, or a machine with more\n"
+    assert invoke("work") == (2, "", text)
+
+
+PROGRAM = """
+import sys, time
+from gocor import __main__ as cli
+from gocor.console import stdout
+from gocor.core.files import atomic_path
+
+@cli.app.command()
+def work(text: str, times: int = 1, path: str = ""):
+    for _ in range(times):
+        stdout.print(text)
+    if path:
+        with atomic_path(path):
+            stdout.print("writing")
+            time.sleep(60)
+
+cli.main()
+"""
+
+
+def program(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """The entry point in a process of its own, with a command ``work``."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "work", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_what_the_terminal_cannot_show_is_escaped() -> None:
+    out, err = program("211×150 \udcff", PYTHONIOENCODING="ascii:strict").communicate()
+    assert (out, err) == (b"211\\xd7150 \\udcff\n", b"")
+
+
+def test_told_to_stop_it_leaves_nothing_half_written(tmp_path: Path) -> None:
+    process = program("started", "--path", str(tmp_path / "flow.flo"))
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == [b"started\n", b"writing\n"]
+    assert list(tmp_path.iterdir())
+    process.terminate()
+    assert process.communicate() == (b"", b"")
+    assert process.returncode == 143
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_leaves_is_no_difference_found() -> None:
+    process = program("a line", "--times", "10000")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait() == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
 
 
 def test_a_command_chooses_its_exit_code(invoke: Invoke, failing: Callable) -> None:

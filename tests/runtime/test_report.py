@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         write_json(tmp_path / "file" / "report.json", {})
+
+
+def test_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(b"m\xff\xc3\xa4.onnx"))
+    write_json(tmp_path / "report.json", {"model": path})
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert "\\udcffä.onnx" in text
+    assert json.loads(text) == {"model": str(path)}
