@@ -105,9 +105,12 @@ def probe_providers() -> dict[str, str]:
         For each provider what stands in its way; empty if it works.
     """
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS
-        )
+        # In a folder of its own: a json.py or numpy/ in the user's folder would come before the real one.
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", _PROBE],
+                cwd=folder, capture_output=True, text=True, timeout=_PROBE_SECONDS,
+            )  # fmt: skip
         hints: dict[str, str] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return dict.fromkeys(PROVIDERS, f"ONNX Runtime did not answer within {_PROBE_SECONDS} s")
@@ -120,11 +123,13 @@ def probe_providers() -> dict[str, str]:
 
 
 def print_probe() -> None:
-    """Tries every provider and prints what stands in their way as JSON; for ``probe_providers``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "identity.onnx")
-        path.write_bytes(TINY_MODEL)
-        print(json.dumps({provider: _hint(path, provider) for provider in PROVIDERS}))
+    """Tries every provider and prints what stands in their way as JSON; for ``probe_providers``.
+
+    Writes a model into the working folder.
+    """
+    path = Path("identity.onnx")
+    path.write_bytes(TINY_MODEL)
+    print(json.dumps({provider: _hint(path, provider) for provider in PROVIDERS}))
 
 
 def _hint(path: Path, provider: str) -> str:

@@ -24,6 +24,14 @@ def test_the_providers_are_really_tried() -> None:
         assert 'pip install "gocor-deploy[gpu]"' in hints["cuda"]
 
 
+def test_files_of_the_user_do_not_pass_for_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "json.py").write_text("raise SystemExit('not the real one')")
+    monkeypatch.chdir(tmp_path)
+    assert doctor.probe_providers()["cpu"] == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["json.py"]
+
+
 def test_without_onnxruntime_it_says_which_extra_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
