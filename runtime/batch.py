@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _ALL_FILES = {
 }  # fmt: skip
 
 Progress = Callable[[int, int | None, str], None]
+
+_log = logging.getLogger("gocor")
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,9 @@ def run_pairs(
         raise ConfigError(
             "--flip-check", f"{name} cannot judge orientations", "a GLUNet or GLUNet_GOCor model"
         )
+    if (batch := estimator.metadata.batch) > 1:
+        text = "%s computes %d pairs at a time and is given one; a model of --batch 1 is that much faster"
+        _log.warning(text, estimator.path.name, batch)
     run = _Run(estimator, config)
     results, failures = [], []
     for index, pair in enumerate(pairs):
@@ -187,7 +193,8 @@ class _Run:
 
     def _check_inputs_survive(self, pair: Pair, folder: Path) -> None:
         inputs = {path.resolve(): path for path in (*pair.files, self.config.points) if path}
-        for name in (RECORD, *self.config.file_names()):
+        # Not only what this run writes: it also takes away what an earlier run with other options wrote.
+        for name in (RECORD, *_ALL_FILES):
             if path := inputs.get((folder / name).resolve()):
                 raise ConfigError(
                     "-o", f"results in {folder} would overwrite the input {path}", "another folder"

@@ -16,7 +16,9 @@ from gocor.runtime.images import load_image, save_image
 
 class FakeEstimator(contextlib.AbstractContextManager):
     provider = "cpu"
-    metadata = SimpleNamespace(network="PWCNet", spec=SimpleNamespace(name="PWCNet", family="pwcnet"))
+    metadata = SimpleNamespace(
+        network="PWCNet", batch=1, spec=SimpleNamespace(name="PWCNet", family="pwcnet")
+    )
 
     def __init__(self, path):
         self.path, self.closed = path, False
@@ -105,7 +107,7 @@ def test_failed_pairs_are_counted(folder, loaded, capsys):
     assert "1 done, 1 failed" in printed.out
     lines = printed.err.splitlines()
     assert "b: " in lines[0]
-    assert "b.png: is not an image" in lines[0]
+    assert "b.png: is of no image format" in lines[0]
     assert lines[1] == "error: 1 of 2 pairs: failed; the lines above say why"
     assert (folder / "out" / "a" / "result.json").is_file()
 

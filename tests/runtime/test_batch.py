@@ -26,7 +26,9 @@ class FakeEstimator:
         self.path, self.calls, self.value = path, 0, 2.0
         path.write_bytes(b"model")
         self.metadata = SimpleNamespace(
-            network="Fake", spec=SimpleNamespace(name="Fake", family=family, orientation_higher_wins=True)
+            network="Fake",
+            batch=1,
+            spec=SimpleNamespace(name="Fake", family=family, orientation_higher_wins=True),
         )
 
     def __call__(self, reference, query):
@@ -254,7 +256,7 @@ def test_a_pair_that_fails_does_not_stop_the_others(estimator, images):
     assert [result.name for result in report.results] == ["a", "c"]
     ((name, error),) = report.failures
     assert name == "b"
-    assert "b.png: is not an image" in error
+    assert "b.png: is of no image format" in error
     assert names(images / "out") == {"a", "c"}
 
 
@@ -269,19 +271,29 @@ def test_a_single_pair_fails_at_once(estimator, images):
     assert not (images / "out").exists()
 
 
-@pytest.mark.parametrize("input_name", ["warped.png", "points.csv", "link.png"])
+@pytest.mark.parametrize("input_name", ["warped.png", "occlusions.png", "points.csv", "link.png"])
 def test_inputs_are_not_overwritten(estimator, images, input_name):
     reference, points = images / "l" / "a.png", None
     if input_name == "points.csv":
         points = write_points(images, "x,y\n1,2\n")
-    elif input_name == "warped.png":
-        reference = reference.rename(images / "warped.png")
+    elif input_name in ("warped.png", "occlusions.png"):
+        reference = reference.rename(images / input_name)
     else:
         (images / "flow.png").symlink_to(reference)
     before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match=r"-o: results in .* would overwrite the input .*; another folder"):
         run_pairs(estimator, find_pairs(reference, images / "r" / "a.png"), RunConfig(images, points=points))
     assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
+
+
+def test_a_model_of_several_pairs_is_said_to_be_slow(estimator, images, caplog):
+    run_pairs(estimator, folders(images), RunConfig(images / "out"))
+    assert not caplog.messages
+    estimator.metadata.batch = 4
+    run_pairs(estimator, folders(images), RunConfig(images / "out"))
+    assert caplog.messages == [
+        "model.onnx computes 4 pairs at a time and is given one; a model of --batch 1 is that much faster"
+    ]
 
 
 def test_bad_options():

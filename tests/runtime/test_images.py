@@ -159,7 +159,7 @@ def test_truncated(tmp_path, suffix, part):
     path = tmp_path / f"a{suffix}"
     save_image(path, np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
-    with pytest.raises(ImageError, match=rf"a\{suffix}: is truncated or damaged|a\{suffix}: is not an image"):
+    with pytest.raises(ImageError, match=rf"a\{suffix}: is truncated or damaged|a\{suffix}: is of no image"):
         load_image(path)
 
 
