@@ -67,6 +67,12 @@ def facts_table(facts: Mapping[str, Any], title: str | None = None) -> Table:
     return table
 
 
+def iterations(of_global: int | None, of_local: int | None) -> str | None:
+    """``global 3, local 3``, as far as there are such; None without any."""
+    counts = (("global", of_global), ("local", of_local))
+    return ", ".join(f"{kind} {count}" for kind, count in counts if count is not None) or None
+
+
 def print_figures(table: Table) -> None:
     """Prints a table of numbers; in a narrow terminal its lines run over rather than columns vanish."""
     if stdout.width < _FIGURES_WIDTH:

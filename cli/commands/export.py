@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gocor import console
 from gocor.console import examples, facts_table, progress, stdout
 from gocor.core.errors import ConfigError
 
@@ -68,11 +69,10 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _facts(report: "ExportReport") -> dict[str, object]:
     metadata = report.metadata
-    counts = {"global": metadata.global_iterations, "local": metadata.local_iterations}
     return {
         "model": report.path,
         "network": metadata.network,
-        "iterations": ", ".join(f"{kind} {n}" for kind, n in counts.items() if n is not None) or None,
+        "iterations": console.iterations(metadata.global_iterations, metadata.local_iterations),
         "inputs": "\n".join(map(str, metadata.inputs)),
         "outputs": ", ".join(metadata.output_names),
         "size": f"{report.bytes / 1e6:.1f} MB, {report.nodes:,} nodes",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gocor.console import examples, facts_table, print_json, stdout
+from gocor.console import examples, facts_table, iterations, print_json, stdout
 
 if TYPE_CHECKING:
     from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
@@ -33,15 +33,13 @@ def inspect(
 
 
 def _checkpoint_facts(found: "CheckpointInspection") -> dict[str, object]:
-    unknown = "not recorded in the file"
-    trained = {"global": found.global_iterations, "local": found.local_iterations}
-    counts = ", ".join(f"{kind} {count}" for kind, count in trained.items() if count is not None)
+    counts = iterations(found.global_iterations, found.local_iterations) or "not recorded in the file"
     return {
         "kind": "checkpoint",
         "network": found.network,
         "size": _size(found.bytes),
         "parameters": f"{found.parameters:,} in {found.tensors} tensors (with buffers)",
-        "trained iterations": (counts or unknown) if "GOCor" in found.network else None,
+        "trained iterations": counts if "GOCor" in found.network else None,
         "SHA-256 of the file": found.sha256,
         "SHA-256 of the weights": found.weights_sha256,
     }
@@ -50,11 +48,10 @@ def _checkpoint_facts(found: "CheckpointInspection") -> dict[str, object]:
 def _model_facts(found: "ModelInspection") -> dict[str, object]:
     facts: dict[str, object] = {"kind": "ONNX model, not made by gocor"}
     if described := found.metadata:
-        counts = {"global": described.global_iterations, "local": described.local_iterations}
         facts = {
             "kind": f"ONNX model made by gocor {described.gocor_version}",
             "network": described.network,
-            "iterations": ", ".join(f"{k} {n}" for k, n in counts.items() if n is not None) or None,
+            "iterations": iterations(described.global_iterations, described.local_iterations),
             "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
             "checkpoint": described.checkpoint or None,
             "SHA-256 of the checkpoint": described.checkpoint_sha256 or None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from gocor.console import examples, facts_table, print_figures, print_line, progress, stdout
+from gocor.console import examples, facts_table, iterations, print_figures, print_line, progress, stdout
 from gocor.core.errors import ConfigError
 from gocor.core.files import check_writable
 from gocor.runtime.pairs import VIDEO_SUFFIXES, PairSource, find_pairs
@@ -82,10 +82,9 @@ def _source(paths: list[Path]) -> PairSource | None:
 
 def _print(report: "VerifyReport") -> None:
     described = report.metadata
-    counts = {"global": described.global_iterations, "local": described.local_iterations}
     facts = {
         "network": described.network,
-        "iterations": ", ".join(f"{k} {n}" for k, n in counts.items() if n is not None) or None,
+        "iterations": iterations(described.global_iterations, described.local_iterations),
         "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
         "weights": f"{described.weights_sha256[:12]}, the same in both",
         "compared": f"{report.model} on {report.provider} with {report.checkpoint} in PyTorch",
