@@ -100,10 +100,11 @@ class DenseDecoder(nn.Module):
             channels += outputs
         self.channels = channels
         self.predict_flow = flow_head(channels)
+        self.entry = nn.Identity()  # export puts something else there
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Input to all features and the residual flow."""
-        x = dense([self.get_submodule(f"conv_{k}") for k in range(len(GROWTH))], x)
+        x = dense([self.get_submodule(f"conv_{k}") for k in range(len(GROWTH))], x, self.entry)
         return x, self.predict_flow(x)
 
 

@@ -43,9 +43,9 @@ def upsampler(inputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, 2, 4, stride=2, padding=1)
 
 
-def dense(convolutions: list[nn.Module], x: Tensor) -> Tensor:
-    """Densely connected convolutions: each one's output is put before its input."""
-    x = pad_channels(x, convolutions[0])
+def dense(convolutions: list[nn.Module], x: Tensor, entry: nn.Module) -> Tensor:
+    """Densely connected convolutions: each one's output is put before its input, after ``entry``."""
+    x = entry(pad_channels(x, convolutions[0]))
     for convolution in convolutions:
         x = torch.cat((convolution(x), x), dim=1)
     return x

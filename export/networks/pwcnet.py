@@ -46,6 +46,7 @@ class PWCNet(nn.Module):
         for level in range(COARSEST, FINEST - 1, -1):
             self._build_decoder(level)
         self.dc_conv7 = flow_head(CONTEXT_CHANNELS[-1])
+        self.entry = nn.Identity()  # of the decoders; export puts something else there
         self._build_correlations()
         initialize(self)
 
@@ -85,7 +86,7 @@ class PWCNet(nn.Module):
 
     def decode(self, level: int, x: Tensor) -> Tensor:
         """Features of a level from its decoder's input."""
-        return dense([self.get_submodule(f"conv{level}_{k}") for k in range(len(GROWTH))], x)
+        return dense([self.get_submodule(f"conv{level}_{k}") for k in range(len(GROWTH))], x, self.entry)
 
     def correlate(self, level: int, reference: Tensor, query: Tensor) -> Tensor:
         """Correlation volume of a level, before its activation."""
