@@ -172,7 +172,7 @@ def _network_of(estimator: FlowEstimator, checkpoint: str | Path | Network) -> N
 
 
 def _iterations(network: Network) -> tuple[int | None, int | None]:
-    return getattr(network, "global_iterations", None), getattr(network, "local_iterations", None)
+    return network.global_iterations, network.local_iterations
 
 
 def _say(counts: tuple[int | None, int | None]) -> str:
