@@ -28,7 +28,8 @@ from gocor.runtime.spec import SPECS  # noqa: E402
 class ToyNetwork(torch.nn.Module):
     """What the toy models compute, as a network; at one pixel of the flow it may be off."""
 
-    spec, info, local_iterations = SPECS["PWCNet_GOCor"], None, 3
+    spec, info = SPECS["PWCNet_GOCor"], None
+    global_iterations, local_iterations = None, 3
 
     def __init__(self, off: float = 0.0) -> None:
         super().__init__()
