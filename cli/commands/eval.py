@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gocor.console import examples, print_line, progress, stdout
+from gocor.console import examples, print_figures, print_line, progress
+from gocor.core.files import check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,11 +60,13 @@ def eval(
     from gocor.evaluation.methods import open_methods
     from gocor.runtime.report import write_json
 
+    if json:
+        check_writable(json)
     pairs = open_dataset(dataset, root).select(group, limit)
     others = [name.strip() for name in peers.split(",") if name.strip()]
     with open_methods(models or [], others, provider, threads) as methods, progress("eval") as show:
         report = evaluate(methods, pairs, show)
-    stdout.print(_table(report))
+    print_figures(_table(report))
     print_line("note", report.protocol.source, "cyan")
     if json:
         write_json(json, report)

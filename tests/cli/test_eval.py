@@ -117,3 +117,12 @@ def test_an_immeasurable_difference_has_no_sign() -> None:
         "1.500 [green]-0.500[/]",
     ]
     assert _cells(results, "all", "aepe_visible", False) == []
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    invoke: Invoke, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gocor.evaluation.evaluate.evaluate", lambda *_: pytest.fail("the work began"))
+    code, out, err = invoke("eval", "--dataset", "manifest", "--root", table, "--json", tmp_path)
+    assert (code, out) == (2, "")
+    assert "cannot be written (it is a folder)" in err
