@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gocor.export.networks import GLUNet, Network, PWCNet
+from gocor.export.networks.filter_optimizer import grid_distances
 from gocor.export.networks.global_gocor import GlobalFilterOptimizer
 from gocor.export.networks.glunet import COARSE_GRID
 from gocor.export.networks.layers import GROWTH
 from gocor.export.networks.local_gocor import LocalGOCor
-from gocor.export.networks.score_maps import grid_distances
 
 # ONNX Runtime's CPU convolutions are 1.3 to 1.5 times faster where input channels fill whole blocks of 16
 # (AVX-512): with 117 = 81+32+4 inputs every convolution of the finest decoder would miss that.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gocor.export.networks.score_maps import FilterOptimizer, Residual, grid_distances, grid_shape
+from gocor.export.networks.filter_optimizer import FilterOptimizer, Residual, grid_distances, grid_shape
 
 Initializer = Literal["context", "flexible_context", "simple", "flexible_simple"]
 

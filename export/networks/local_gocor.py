@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gocor.export.networks.score_maps import FilterOptimizer, Residual, squared_norm, window_distances
+from gocor.export.networks.filter_optimizer import FilterOptimizer, Residual, squared_norm, window_distances
 from gocor.plugins.torch_ops import local_correlation, local_correlation_transpose
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gocor.export.checkpoint import seeded_network
 from gocor.export.folding import CHANNEL_BLOCK, fold
 from gocor.export.networks import GLUNet, Network
+from gocor.export.networks.filter_optimizer import FilterOptimizer
 from gocor.export.networks.glunet import VGG
-from gocor.export.networks.score_maps import FilterOptimizer
 from gocor.runtime.spec import SPECS
 
 NAMES = pytest.mark.parametrize("name", SPECS)

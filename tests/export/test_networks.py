@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from gocor.core.errors import ConfigError
 from gocor.export.networks import GLUNet, Network, PWCNet, PWCNet_GOCor, create_network
+from gocor.export.networks.filter_optimizer import FilterOptimizer
 from gocor.export.networks.global_gocor import GlobalGOCor, SeparableConv4d
 from gocor.export.networks.glunet import area_resize, normalize
 from gocor.export.networks.layers import warp
 from gocor.export.networks.local_gocor import LocalGOCor
-from gocor.export.networks.score_maps import FilterOptimizer
 from gocor.plugins.schema import displacements
 from gocor.plugins.torch_ops import local_correlation, local_correlation_transpose
 from gocor.runtime.spec import SPECS

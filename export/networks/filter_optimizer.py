@@ -1,7 +1,7 @@
-"""The learned target, weight and mask of a displacement, as functions of its length.
+"""What the local and the global filter optimiser share: learned maps, residual, length of a step.
 
-Both GOCor modules compare a filter's scores with a target score y, weighted by v₊, and treat negative scores
-with a mask m; each of the three is a weighted sum of triangular distance bins.
+Both compare a filter's scores with a target score y, weighted by v₊, and treat negative scores with a mask m.
+Each of the three maps is a function of a displacement's length: a weighted sum of triangular distance bins.
 """
 
 from typing import Literal
