@@ -1,14 +1,13 @@
 """What a user can get wrong, through every command: one line, exit code 2, and nothing half-written."""
 
 import re
-import resource
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from full_disk import files_up_to
 from toy_models import save_toy
 
 from gocor.runtime.images import save_image
@@ -159,12 +158,8 @@ def no_tracing(exported, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """No file can grow beyond 1 KiB."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    with files_up_to(1024):
+        yield
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 import errno
 import hashlib
 import os
-import resource
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from full_disk import files_up_to
 
 from gocor.core.errors import OutputError
 from gocor.core.files import atomic_path, check_writable, sha256, write_text
@@ -16,12 +15,8 @@ from gocor.core.files import atomic_path, check_writable, sha256, write_text
 @pytest.fixture
 def small_disk() -> Iterator[None]:
     """Files may grow to 4 KiB, as on a disk that is about to be full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    with files_up_to(4096):
+        yield
 
 
 def write_half_and_fail(path: Path, failure: BaseException) -> None:
