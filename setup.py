@@ -17,6 +17,9 @@ PACKAGES = [*ROOT] + [f"{name}.{child}" for name, folder in ROOT.items() for chi
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "core/version.py").read_text())[1]
 
+NVIDIA_WHEELS = 'platform_machine == "x86_64" and platform_system == "Linux"'
+CUDA = f"cuda-python>=12.6; {NVIDIA_WHEELS}"  # memory, streams and graphs without torch
+
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
     "gpu": ["onnxruntime-gpu>=1.23"],
@@ -25,12 +28,19 @@ EXTRAS = {
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],
     "train": ["scikit-image>=0.25"],
+    "tensorrt": ["tensorrt>=10.9", CUDA],
+    "rtx": [f"tensorrt-rtx>=1.2; {NVIDIA_WHEELS}", CUDA],
 }
-WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot", "train")
+# Never "tensorrt": its wheel downloads gigabytes. TensorRT-RTX is small and builds engines without a GPU.
+WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot", "train", "rtx")
 EXTRAS["all"] = [requirement for extra in WITHOUT_GPU for requirement in EXTRAS[extra]]
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25"),
     *("ruff>=0.12", "mypy>=1.15", "build>=1", "setuptools>=77"),
+    # Native code. Kernels are compiled to PTX by one certain NVRTC: newer ones emit PTX that drivers refuse.
+    *("cmake>=3.24", "clang-tidy"),
+    *(f"nvidia-cuda-{part}-cu12==12.4.*; {NVIDIA_WHEELS}" for part in ("nvrtc", "runtime")),
+    f"tensorrt_cu13_bindings>=11.4; {NVIDIA_WHEELS}",  # TensorRT's Python layer, without its libraries
 ]
 
 setup(
