@@ -1,0 +1,191 @@
+"""What an engine file is, kept beside it as JSON: an engine itself cannot be asked before it has run code.
+
+``model.engine`` has the manifest ``model.engine.json``. ``gocor build`` writes it after the engine, and it is
+checked before an engine is deserialised, since a plan is executable code.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gocor.core.errors import GocorError, ModelError
+from gocor.core.files import sha256
+from gocor.runtime.metadata import ModelMetadata, TensorSpec
+from gocor.runtime.report import to_json
+
+Backend = Literal["tensorrt", "tensorrt-rtx"]
+PluginForm = Literal["quick", "library", "none"]
+LIBRARY_NAMES: dict[Backend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+FORMAT = 1  # raised when an older reader would misread a manifest
+OLDEST_COMPATIBLE_SM = 80  # engines built for hardware compatibility run from Ampere on
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """Facts about an engine.
+
+    Attributes:
+        path: of the engine; not stored, so that both files may be moved and renamed together.
+        model: file name of the ONNX model that the engine was built from.
+        model_sha256: SHA-256 of that file.
+        engine_sha256: SHA-256 of the engine.
+        backend: the library that built it and runs it.
+        library_version: of that library, as ``11.4.0.106``.
+        targets: compute capabilities that it was built for, as ``("sm_90",)``.
+        gpu: name of the GPU that it was tuned on; empty if it was built without one.
+        hardware_compatible: it runs on every GPU from Ampere on, whatever ``targets`` says.
+        version_compatible: it also runs with later versions of the same major version; the runtime must then
+            allow host code (``engine_host_code_allowed``).
+        tf32: its float32 convolutions and products may be computed in TF32.
+        plugins: what computes the operators of the domain ``gocor``: ``quick`` is a plugin whose PTX is in
+            the engine, ``library`` one of a plugin library that must be loaded first, ``none`` layers of
+            TensorRT's own.
+        plugin_sha256: SHA-256 of the plugin's PTX or of the library file; empty without a plugin.
+        inputs: in order.
+        outputs: in order.
+        metadata: of the model.
+        gocor_version: version of this package that built the engine.
+    """
+
+    path: Path = field(compare=False)
+    model: str
+    model_sha256: str
+    engine_sha256: str
+    backend: Backend
+    library_version: str
+    targets: tuple[str, ...]
+    gpu: str
+    hardware_compatible: bool
+    version_compatible: bool
+    tf32: bool
+    plugins: PluginForm
+    plugin_sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    metadata: ModelMetadata
+    gocor_version: str
+
+    @classmethod
+    def of(cls, engine: str | Path) -> "EngineManifest":
+        """Reads the manifest beside an engine.
+
+        Raises:
+            ModelError: there is none, or it is damaged or of a newer format.
+        """
+        path = manifest_path(engine)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            got = f"has no manifest {path.name} beside it"
+            raise ModelError(
+                engine, got, "copy both files, or build the engine again: gocor build"
+            ) from error
+        except OSError as error:
+            raise ModelError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            came = values.get("format", "none") if isinstance(values, dict) else "none"
+            expected = f"this gocor reads format {FORMAT}; build the engine again"
+            raise ModelError(path, f"is an engine manifest of format {came}", expected)
+        try:
+            return cls(Path(engine), **_fields(values, path))
+        except (KeyError, TypeError, ValueError, GocorError) as error:
+            raise _damaged(path, error) from error
+
+    def to_json(self) -> str:
+        """The manifest as JSON text."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "path"}
+        return to_json({"format": FORMAT} | values | {"metadata": self.metadata.to_properties()}) + "\n"
+
+    @property
+    def library(self) -> str:
+        """Name and version of the library that built the engine."""
+        return f"{LIBRARY_NAMES[self.backend]} {self.library_version}"
+
+    def check_file(self) -> None:
+        """Raises ModelError unless the engine is, byte for byte, the file that was built."""
+        came = sha256(self.path)
+        if came != self.engine_sha256:
+            got = f"is not the file that was built (SHA-256 {came[:12]}…, not {self.engine_sha256[:12]}…)"
+            raise ModelError(self.path, got, f"copy it again or rebuild it: {self.rebuild}")
+
+    def check_runs_on(self, library_version: str, sm: str) -> None:
+        """Finds out whether an installed library and a GPU take this engine.
+
+        Args:
+            library_version: of the installed library, as ``11.4.0.106``.
+            sm: the GPU's compute capability, as ``sm_90``.
+
+        Raises:
+            ModelError: the engine needs another version or another GPU; the text says what to rebuild.
+        """
+        if not self._takes_version(library_version):
+            got = f"was built with {self.library}; {library_version} is installed"
+            raise ModelError(self.path, got, f"rebuild it with that: {self.rebuild}")
+        if sm not in self.targets and not (self.hardware_compatible and _number(sm) >= OLDEST_COMPATIBLE_SM):
+            got = f"was built for {self.target}; this GPU is {sm}"
+            raise ModelError(self.path, got, f"rebuild it for this GPU: {self.rebuild}")
+
+    @property
+    def target(self) -> str:
+        """What the engine was built for, in words."""
+        if self.hardware_compatible:
+            return f"sm_{OLDEST_COMPATIBLE_SM} and later"
+        return ", ".join(self.targets) + (f" ({self.gpu})" if self.gpu else "")
+
+    @property
+    def rebuild(self) -> str:
+        """The command that builds the engine again, without its options."""
+        backend = " --backend tensorrt-rtx" if self.backend == "tensorrt-rtx" else ""
+        return f"gocor build {self.model} -o {self.path}{backend}"
+
+    def _takes_version(self, installed: str) -> bool:
+        if not self.version_compatible:
+            return installed == self.library_version
+        built, have = _release(self.library_version), _release(installed)
+        return have[0] == built[0] and have >= built
+
+
+def manifest_path(engine: str | Path) -> Path:
+    """Path of an engine's manifest, ``<engine>.json``."""
+    return Path(f"{engine}.json")
+
+
+def _fields(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Constructor arguments from JSON values, each checked for its type."""
+    fields = {f.name: values[f.name] for f in dataclasses.fields(EngineManifest) if f.name != "path"}
+    fields |= {name: tuple(_tensor(value) for value in fields[name]) for name in ("inputs", "outputs")}
+    fields["targets"] = tuple(fields["targets"])
+    fields["metadata"] = ModelMetadata.from_properties(fields["metadata"], path)
+    for f in dataclasses.fields(EngineManifest):
+        if f.type in (str, bool) and not isinstance(fields[f.name], f.type):  # type: ignore[arg-type]
+            raise ValueError(f"{f.name} {fields[f.name]!r}")
+    for name, known in (("backend", LIBRARY_NAMES), ("plugins", ("quick", "library", "none"))):
+        if fields[name] not in known:
+            raise ValueError(f"{name} {fields[name]!r}")
+    if not all(re.fullmatch(r"sm_\d+", str(target)) for target in fields["targets"]):
+        raise ValueError(f"targets {fields['targets']}")
+    return fields
+
+
+def _tensor(values: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(str(values["name"]), str(values["dtype"]), tuple(values["shape"]))
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    reason = f"no {error}" if isinstance(error, KeyError) else error
+    return ModelError(path, f"is a damaged engine manifest ({reason})", "build the engine again")
+
+
+def _number(sm: str) -> int:
+    return int(sm.removeprefix("sm_"))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Comparable numbers of ``11.4.0.106``."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)) or (0,)
