@@ -8,6 +8,9 @@ from gocor.core.errors import ConfigError, ShapeError
 DOMAIN = "gocor"
 Shape = Sequence[int]
 
+PARSER_ATTRIBUTES = ("plugin_namespace", "plugin_version", "aot")  # read by TensorRT's parser itself
+MAX_KERNEL_RADIUS = 8  # of the CUDA kernels; function bodies and PyTorch go on to the schema's maximum
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -62,6 +65,11 @@ class OpSchema:
         """Name of the PyTorch operator, such as ``local_correlation``."""
         return "".join("_" + c.lower() if c.isupper() else c for c in self.name)[1:]
 
+    @property
+    def plugin_fields(self) -> tuple[Attribute, ...]:
+        """Attributes that a TensorRT plugin takes; the others tell the parser which plugin to look for."""
+        return tuple(a for a in self.attributes if a.name not in PARSER_ATTRIBUTES)
+
     def attribute(self, name: str) -> Attribute:
         """The attribute called ``name``."""
         return next(a for a in self.attributes if a.name == name)
@@ -79,6 +87,16 @@ class OpSchema:
         """
         self.attribute("radius").check(radius)
         return self.output_shape(tuple(first), tuple(second), radius)
+
+    def check_kernel_radius(self, radius: int) -> None:
+        """Raises ConfigError unless there is a CUDA kernel for ``radius``."""
+        self.attribute("radius").check(radius)
+        if radius > MAX_KERNEL_RADIUS:
+            raise ConfigError(
+                f"radius of {self.name}",
+                f"is {radius}, and CUDA kernels go up to {MAX_KERNEL_RADIUS}",
+                "build with --plugins none, which takes the function body of the model",
+            )
 
 
 def displacements(radius: int) -> int:
