@@ -163,7 +163,7 @@ def _fields(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     fields["targets"] = tuple(fields["targets"])
     fields["metadata"] = ModelMetadata.from_properties(fields["metadata"], path)
     for f in dataclasses.fields(EngineManifest):
-        if f.type in (str, bool) and not isinstance(fields[f.name], f.type):  # type: ignore[arg-type]
+        if f.type in (str, bool) and not isinstance(fields[f.name], f.type):
             raise ValueError(f"{f.name} {fields[f.name]!r}")
     for name, known in (("backend", LIBRARY_NAMES), ("plugins", ("quick", "library", "none"))):
         if fields[name] not in known:
