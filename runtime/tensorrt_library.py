@@ -1,9 +1,11 @@
 """TensorRT and TensorRT-RTX, whose Python interfaces are one: importing them, and hearing what they say."""
 
+import contextlib
 import functools
 import importlib
 import logging
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gocor.core.errors import DependencyError
@@ -15,6 +17,8 @@ EXTRAS: dict[Backend, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 OLDEST: dict[Backend, tuple[int, int]] = {"tensorrt": (10, 9), "tensorrt-rtx": (1, 2)}
 
 logger = logging.getLogger("gocor")
+
+Listener = Callable[[str, str], None]  # severity, as "WARNING", and message
 
 
 def import_library(backend: Backend) -> Any:
@@ -49,18 +53,21 @@ def library_log(library: Any) -> Any:
     """
     errors = (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR)
 
-    class LibraryLog(library.ILogger):  # type: ignore[misc]
+    class LibraryLog(library.ILogger):
         """Passes messages on; called from any thread, by C++, which no exception may reach."""
 
         def __init__(self) -> None:
             library.ILogger.__init__(self)
             self._error = ""
+            self.listeners: list[Listener] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (*errors, library.ILogger.WARNING):
                 logger.debug("%s: %s", library.__name__, message)
             if severity in errors and not self._error:
                 self._error = message  # the first one is the cause, those after it are consequences
+            for listener in self.listeners:
+                listener(severity.name, message)
 
         def take_error(self) -> str:
             """The first error since the last call, in one line; empty if there was none."""
@@ -68,6 +75,17 @@ def library_log(library: Any) -> Any:
             return plain(error)
 
     return LibraryLog()
+
+
+@contextlib.contextmanager
+def listening(library: Any, listener: Listener) -> Iterator[None]:
+    """Lets ``listener`` have every message of a library while the block runs; it must raise nothing."""
+    listeners = library_log(library).listeners
+    listeners.append(listener)
+    try:
+        yield
+    finally:
+        listeners.remove(listener)
 
 
 def plain(message: str) -> str:

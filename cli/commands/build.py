@@ -1,0 +1,125 @@
+"""``gocor build``: a model becomes an engine of TensorRT."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gocor.console import examples, facts_table, print_json, progress, stdout
+
+if TYPE_CHECKING:
+    from gocor.export.engine import EngineReport
+    from gocor.export.engine_layers import EngineLayers
+
+EPILOG = examples(
+    "gocor build model.onnx -o model.engine",
+    "gocor build model.onnx -o model.engine --workspace 4GiB --timing-cache timing.cache",
+    "gocor build model.onnx -o model.engine --backend tensorrt-rtx  # needs no GPU",
+)
+_IMPLEMENTATIONS = {
+    "quick": "in our plugin, whose code is in the engine",
+    "library": "in our plugin, of the plugin library",
+    "none": "in layers of {library} itself",
+}
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="Model that gocor export made.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Engine to write, .engine.")],
+    backend: Annotated[
+        str, typer.Option(help="tensorrt builds on the GPU that it builds for, tensorrt-rtx anywhere.")
+    ] = "tensorrt",
+    workspace: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="GPU memory for scratch, as 4GiB; all if not given.")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="0 builds fastest, 5 runs fastest; the library's own is 3.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="File that keeps measurements; later builds take less time.")
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SM",
+            help="GPU to build for, as sm_89; once for each. tensorrt-rtx only; all from Ampere on.",
+        ),
+    ] = None,
+    plugins: Annotated[
+        str, typer.Option(help="auto: local correlations in our plugin. none: in TensorRT's own layers.")
+    ] = "auto",
+    plugin_library: Annotated[
+        Path | None, typer.Option(help="libgocor_plugins.so, to be used rather than the built-in plugins.")
+    ] = None,
+    inspect: Annotated[
+        Path | None, typer.Option(help="Write what the engine inspector says of every layer, as JSON.")
+    ] = None,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="For every GPU from Ampere on; slower.")
+    ] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For later TensorRT of the same major version, too.")
+    ] = False,
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32", help="Let float32 products lose 13 bits of mantissa. Faster, less exact."),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Build an engine for TensorRT or TensorRT-RTX.
+
+    Precision is that of the model. Beside the engine lie its manifest (model.engine.json), which gocor checks
+    before it loads the engine, and the build log (model.engine.log).
+    """
+    from gocor.export.engine import build_engine
+    from gocor.export.engine_config import EngineConfig, parse_bytes
+    from gocor.export.engine_config import compute_capability as parsed
+
+    config = EngineConfig(
+        backend=backend, workspace=parse_bytes(workspace) if workspace else None,  # type: ignore[arg-type]
+        optimization_level=optimization_level, timing_cache=timing_cache,
+        compute_capabilities=tuple(parsed(text) for text in compute_capability or ()),
+        plugins=plugins, plugin_library=plugin_library, inspect=inspect,  # type: ignore[arg-type]
+        hardware_compatible=hardware_compatible, version_compatible=version_compatible, tf32=tf32,
+    )  # fmt: skip
+    with progress(f"build {output.name}") as show:
+        report = build_engine(model, output, config, show)
+    print_json(report) if json else stdout.print(facts_table(_facts(report)))
+
+
+def _facts(report: "EngineReport") -> dict[str, object]:
+    manifest = report.manifest
+    operators = ", ".join(f"{count} {name}" for name, count in report.operators.items())
+    implementation = _IMPLEMENTATIONS[manifest.plugins].format(library=manifest.library)
+    facts: dict[str, object] = {
+        "engine": report.path,
+        "network": manifest.metadata.network,
+        "library": manifest.library,
+        "GPU": manifest.target,
+        "inputs": "\n".join(map(str, manifest.inputs)),
+        "outputs": "\n".join(map(str, manifest.outputs)),
+        "operators": f"{operators}, {implementation}" if operators else None,
+        "TF32": "allowed" if manifest.tf32 else "off",
+    }
+    facts |= _layer_facts(report.layers) if report.layers else {
+        "layers": f"{sum(report.network.values()):,} parsed; those of the engine are shown only by its GPU"
+    }  # fmt: skip
+    return facts | {
+        "size": f"{report.bytes / 1e6:.1f} MB",
+        "time": f"{report.parse_seconds:.1f} s to parse, {report.build_seconds:.1f} s to build",
+        "log": report.log,
+    }
+
+
+def _layer_facts(layers: "EngineLayers") -> dict[str, object]:
+    counts = ", ".join(f"{name} {count}" for name, count in layers.counts.items())
+    return {
+        "layers": f"{sum(layers.counts.values()):,}: {counts}",
+        "float32 among float16": _named(layers.fp32_islands),
+        "reformats": _named(layers.reformats),
+    }
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"{len(names)}: {', '.join(names)}" if names else "none"

@@ -1,0 +1,54 @@
+"""The model that an engine is built from, read and refused without TensorRT."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from gocor.core.errors import DependencyError, ModelError
+from gocor.export.engine_plugins import OperatorCall, operator_calls
+from gocor.runtime.metadata import ModelMetadata
+from gocor.runtime.session import CHECKPOINT_SUFFIXES, check_model_file
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """An ONNX file that ``gocor export`` made.
+
+    Attributes:
+        path: of the file.
+        content: its bytes.
+        metadata: what it says about itself.
+        calls: its nodes of the domain ``gocor``.
+    """
+
+    path: Path
+    content: bytes
+    metadata: ModelMetadata
+    calls: tuple[OperatorCall, ...]
+
+
+def read_source(path: str | Path) -> SourceModel:
+    """Reads a model and checks that TensorRT would not build it wrongly without a word.
+
+    Raises:
+        ModelError: there is no such file, or it is none of ours, damaged, or not fit for TensorRT.
+        DependencyError: ``onnx`` is not installed.
+    """
+    path = check_model_file(path)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
+    if importlib.util.find_spec("onnx") is None:
+        raise DependencyError("onnx", "is not installed", 'pip install "gocor-deploy[tensorrt]" (or [rtx])')
+    import onnx
+
+    from gocor.export.graph import check_portable
+
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # whatever protobuf's implementation of the day raises
+        raise ModelError(path, "is damaged or no ONNX model", "give a model made by gocor export") from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = ModelMetadata.from_properties(properties, path)
+    check_portable(model, path)
+    return SourceModel(path, content, metadata, tuple(operator_calls(model)))
