@@ -1,0 +1,29 @@
+// How the kernels of LocalCorrelation are launched. launch.py says the same; a test holds them together.
+
+#pragma once
+
+#include "native/launch.h"
+
+namespace gocor::correlation {
+
+inline Geometry geometry(const Problem& problem) {
+    const int radius = problem.radius, side = 2 * radius + 1;
+    const int groups = radius <= 4 ? 1 : 2;  // blocks that share the dy of a tile
+    const int group = ceiling(side, groups);
+    const int width = problem.half ? 32 : 16;
+    const int height = !problem.half ? 32 / group : radius <= 2 ? 4 : radius <= 4 ? 2 : 1;
+    const int tiles = ceiling(problem.width, width) * ceiling(problem.height, height);
+    const std::string name = problem.half ? "gocor_local_correlation_f16_r" : "gocor_local_correlation_f32_r";
+    return {name + std::to_string(radius),
+            {tiles, groups, problem.batch},
+            problem.half ? 128 : width / 4 * height * group,
+            0};
+}
+
+// reference and query (N, C, H, W) to volume (N, (2r+1)^2, H, W).
+inline const char* run(const Problem& problem, const void* reference, const void* query, void* volume,
+                       void* stream) {
+    return launch(geometry(problem), problem, reference, query, volume, stream);
+}
+
+}  // namespace gocor::correlation

@@ -1,0 +1,168 @@
+// All that differs between CUDA and the host twin of the kernels, each thing wrapped in one small function.
+//
+// Kernels use nothing else of CUDA, and no header of it either, so that NVRTC needs no include folder and g++
+// can compile the same source with native/host/twin.h, where the threads of a block are real ones.
+
+#pragma once
+
+namespace gocor {
+
+struct half_t {  // IEEE binary16; arithmetic is always done in float
+    unsigned short bits;
+};
+
+struct alignas(16) Float4 {
+    float at[4];
+};
+
+struct alignas(16) Bytes16 {
+    unsigned at[4];
+};
+
+struct Index3 {
+    int x, y, z;
+};
+
+}  // namespace gocor
+
+#ifndef __CUDACC__
+#include "native/host/twin.h"
+#else
+
+#define GOCOR_DEVICE __device__ __forceinline__
+#define GOCOR_KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
+// An array in the shared memory of the block, aligned to 16 bytes.
+#define GOCOR_SHARED(type, name, count) __shared__ alignas(16) type name[count]
+#define GOCOR_UNROLL _Pragma("unroll")
+
+namespace gocor {
+
+GOCOR_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+
+GOCOR_DEVICE Index3 block_index() {
+    return {static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z)};
+}
+
+// All threads of the block have come here, and see what each other wrote to shared memory before.
+GOCOR_DEVICE void sync_block() { __syncthreads(); }
+
+GOCOR_DEVICE float to_float(half_t value) {
+    float result;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+    return result;
+}
+
+GOCOR_DEVICE half_t to_half(float value) {  // to the nearest, ties to even
+    half_t result;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+    return result;
+}
+
+GOCOR_DEVICE Float4 load4(const float* address) { return *reinterpret_cast<const Float4*>(address); }
+
+GOCOR_DEVICE void store4(float* address, const Float4& value) { *reinterpret_cast<Float4*>(address) = value; }
+
+GOCOR_DEVICE Bytes16 load16(const void* address) { return *static_cast<const Bytes16*>(address); }
+
+GOCOR_DEVICE void store16(void* address, const Bytes16& value) { *static_cast<Bytes16*>(address) = value; }
+
+GOCOR_DEVICE void store_pair(half_t* address, half_t first, half_t second) {  // a multiple of 4 bytes
+    *reinterpret_cast<unsigned*>(address) = first.bits | static_cast<unsigned>(second.bits) << 16;
+}
+
+GOCOR_DEVICE bool is_aligned(const void* address, int bytes) {
+    return (reinterpret_cast<unsigned long long>(address) & static_cast<unsigned long long>(bytes - 1)) == 0;
+}
+
+GOCOR_DEVICE unsigned shared_address(const void* address) {
+    unsigned long long wide;
+    asm("cvta.to.shared.u64 %0, %1;" : "=l"(wide) : "l"(address));
+    return static_cast<unsigned>(wide);
+}
+
+// Copies BYTES = 4, 8 or 16 bytes to shared memory in the background, or zeros unless `inside`, when nothing
+// is read. Both addresses are multiples of BYTES. 16 bytes pass by L1: they are wanted in shared memory only.
+template <int BYTES>
+GOCOR_DEVICE void copy_async(void* shared, const void* global, bool inside) {
+    const unsigned target = shared_address(shared);
+    const int size = inside ? BYTES : 0;
+    if constexpr (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(global), "r"(size));
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(target), "l"(global), "n"(BYTES),
+                     "r"(size));
+    }
+}
+
+// Makes one batch of this thread's copies so far.
+GOCOR_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for this thread's batches except the PENDING latest ones; other threads see them after sync_block.
+template <int PENDING>
+GOCOR_DEVICE void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Loads COUNT = 2 or 4 matrices of 8x8 halves from shared memory, a register each, with the whole warp. Lane i
+// gives the address (multiple of 16 bytes) of row i % 8 of matrix i / 8; it gets elements 2 (i % 4) and the
+// next of row i / 4, the first in the lower half of the register.
+template <int COUNT>
+GOCOR_DEVICE void load_matrices(unsigned (&to)[COUNT], const half_t* row) {
+    const unsigned from = shared_address(row);
+    if constexpr (COUNT == 4) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(from)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(to[0]), "=r"(to[1])
+                     : "r"(from)
+                     : "memory");
+    }
+}
+
+// The same, each matrix transposed: lane i gets elements i / 4 of rows 2 (i % 4) and the next.
+template <int COUNT>
+GOCOR_DEVICE void load_matrices_transposed(unsigned (&to)[COUNT], const half_t* row) {
+    const unsigned from = shared_address(row);
+    if constexpr (COUNT == 4) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(from)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(to[0]), "=r"(to[1])
+                     : "r"(from)
+                     : "memory");
+    }
+}
+
+// sum (16x8) += a (16x16) b (16x8) with the whole warp, in float: mma.m16n8k16. Which elements a lane holds
+// (group = lane / 4, pair = 2 (lane % 4); two halves a register, the lower one first):
+//   a[0], a[1]: row group, row group + 8, columns pair and pair + 1;  a[2], a[3]: the same, columns + 8
+//   b[0], b[1]: rows pair and pair + 1, the same + 8; column group
+//   sum[0..1], sum[2..3]: row group, row group + 8; columns pair and pair + 1
+GOCOR_DEVICE void multiply_add(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+}  // namespace gocor
+
+#endif
+
+namespace gocor {
+
+// Two halves as a register of a matrix, `low` first in memory.
+GOCOR_DEVICE unsigned pack(half_t low, half_t high) {
+    return static_cast<unsigned>(low.bits) | static_cast<unsigned>(high.bits) << 16;
+}
+
+GOCOR_DEVICE constexpr int ceil_div(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }
+
+}  // namespace gocor

@@ -1,0 +1,32 @@
+// How a kernel is launched, without any framework: what both operators share of it. C++17, no CUDA header.
+
+#pragma once
+
+#include <string>
+
+namespace gocor {
+
+// A call of an operator: sizes of its query, and of the search.
+struct Problem {
+    int batch, channels, height, width;
+    int radius;  // 1..8
+    bool half;   // dtype of all three tensors: float16, otherwise float32
+};
+
+struct Geometry {
+    std::string kernel;  // entry point
+    int grid[3];
+    int threads;  // of a block
+    int shared;   // bytes of dynamic shared memory
+};
+
+constexpr int ceiling(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }
+
+// Starts a kernel whose arguments are both inputs, N, C, H, W of the query, and the output: contiguous tensors.
+// `stream` is a CUstream. Gives null, or why it did not start. An empty grid is no launch, and no failure.
+//
+// There are two: native/driver_launch.cpp for the CUDA driver, and native/host/launch.cpp for the host twin.
+const char* launch(const Geometry& geometry, const Problem& problem, const void* first, const void* second,
+                   void* output, void* stream);
+
+}  // namespace gocor

@@ -1,0 +1,132 @@
+// What the kernels of both operators share: how far a search goes, and the tiles they hold in shared memory.
+
+#pragma once
+
+#include "native/device.cuh"
+
+namespace gocor {
+
+// The displacements (dx, dy) of a search with radius 1..8, each from -RADIUS to RADIUS.
+template <int RADIUS>
+struct Search {
+    static constexpr int SIDE = 2 * RADIUS + 1;
+    // Query pixels left and right of a tile that are loaded: the radius, rounded up to a multiple of 4, so that
+    // rows of a tile start where 16 (float) or 8 (half) bytes start.
+    static constexpr int HALO = RADIUS > 4 ? 8 : 4;
+    // The displacements dy are worked on in groups: accumulators and tiles of all 17 would not fit.
+    static constexpr int GROUPS = RADIUS > 4 ? 2 : 1;
+    static constexpr int GROUP = ceil_div(SIDE, GROUPS);
+};
+
+// Where a pixel tile lies: blockIdx.x counts tiles, along the rows of an image first.
+template <int WIDTH, int HEIGHT>
+GOCOR_DEVICE Index3 tile_origin(int image_width) {
+    const int across = ceil_div(image_width, WIDTH);
+    const int tile = block_index().x;
+    return {tile % across * WIDTH, tile / across * HEIGHT, 0};
+}
+
+// Copies a box of an image (planes, height, width) to shared memory: ROWS rows of PLANES planes, WIDTH pixels
+// each, zeros where the box sticks out of the image. It lies there as [row][plane][pixel] with PITCH elements
+// from plane to plane and ROW_PITCH from row to row.
+//
+// The copies go on in the background, BYTES at a time where image and box are aligned to that, otherwise one
+// element at a time (half: at once, since cp.async takes no 2 bytes). The aligned offsets are worked out once
+// and serve all boxes that differ in planes only: a copy then costs a comparison and an addition. An image
+// has fewer than 2^31 elements.
+template <class T, int ROWS, int PLANES, int WIDTH, int PITCH, int ROW_PITCH, int BYTES, int THREADS>
+class BoxLoader {
+    static constexpr int STEP = BYTES / static_cast<int>(sizeof(T));
+    static constexpr int STEPS = WIDTH / STEP;  // copies in a row of a plane
+    static constexpr int COPIES = ROWS * PLANES * STEPS;
+    static constexpr int EACH = ceil_div(COPIES, THREADS);
+    static_assert(WIDTH % STEP == 0 && PITCH % STEP == 0 && ROW_PITCH % STEP == 0, "copies are aligned");
+
+    int height_, width_, x_, y_;
+    bool aligned_;
+    int offset_[EACH];  // from the first plane of the box; -1 outside the image
+
+    GOCOR_DEVICE int offset_of(int plane, int row, int column) const {
+        const int x = x_ + column, y = y_ + row;
+        const bool inside = 0 <= x && x < width_ && 0 <= y && y < height_;
+        return inside ? (plane * height_ + y) * width_ + x : -1;
+    }
+
+    static GOCOR_DEVICE int target_of(int plane, int row, int column) {
+        return row * ROW_PITCH + plane * PITCH + column;
+    }
+
+public:
+    static constexpr int SIZE = ROWS * ROW_PITCH;  // elements in shared memory
+
+    // `x`, `y`: the first pixel of the box, may lie outside. `x` is a multiple of BYTES, counted from an address
+    // that is, too, if `image` is.
+    GOCOR_DEVICE BoxLoader(const T* image, int height, int width, int x, int y)
+        : height_(height), width_(width), x_(x), y_(y) {
+        aligned_ = is_aligned(image, BYTES) && width % STEP == 0;
+        GOCOR_UNROLL
+        for (int i = 0; i < EACH; ++i) {
+            const int copy = thread_index() + i * THREADS;
+            const int line = copy / STEPS;
+            offset_[i] = offset_of(line % PLANES, line / PLANES, copy % STEPS * STEP);
+        }
+    }
+
+    // Starts to copy. `first` is the first plane of the box in the image, `size` the number of elements from there
+    // to the end of the image: planes beyond it are zero.
+    GOCOR_DEVICE void start(T* shared, const T* first, int size) const {
+        if (aligned_) {
+            GOCOR_UNROLL
+            for (int i = 0; i < EACH; ++i) {
+                const int copy = thread_index() + i * THREADS;
+                if (COPIES % THREADS != 0 && copy >= COPIES) break;
+                const int line = copy / STEPS;
+                const int target = target_of(line % PLANES, line / PLANES, copy % STEPS * STEP);
+                start_one<BYTES>(shared + target, first, offset_[i], size);
+            }
+        } else {
+            for (int element = thread_index(); element < ROWS * PLANES * WIDTH; element += THREADS) {
+                const int line = element / WIDTH, plane = line % PLANES, row = line / PLANES;
+                const int column = element % WIDTH;
+                start_one<sizeof(T)>(shared + target_of(plane, row, column), first, offset_of(plane, row, column),
+                                     size);
+            }
+        }
+    }
+
+private:
+    template <int WIDE>
+    static GOCOR_DEVICE void start_one(T* shared, const T* first, int offset, int size) {
+        const bool inside = static_cast<unsigned>(offset) < static_cast<unsigned>(size);
+        const T* from = first + (inside ? offset : 0);
+        if constexpr (WIDE == 2) {
+            *shared = inside ? *from : T{};
+        } else {
+            copy_async<WIDE>(shared, from, inside);
+        }
+    }
+};
+
+// Writes LINES lines of WIDTH pixels from shared memory (PITCH elements from line to line) to image rows of
+// `width` pixels, from pixel x on. `row_of(line)` is the line's row, counted through all images and planes, or
+// negative if there is none. 16 bytes at a time where the rows are aligned.
+template <int LINES, int WIDTH, int PITCH, int THREADS, class RowOf>
+GOCOR_DEVICE void store_lines(const half_t* lines, half_t* image, int x, int width, const RowOf& row_of) {
+    if (width % 8 == 0 && is_aligned(image, 16)) {
+        for (int i = thread_index(); i < LINES * WIDTH / 8; i += THREADS) {
+            const int line = i / (WIDTH / 8), column = i % (WIDTH / 8) * 8;
+            const long long row = row_of(line);
+            if (row >= 0 && x + column < width) {
+                store16(image + row * width + x + column, load16(lines + line * PITCH + column));
+            }
+        }
+    } else {
+        for (int i = thread_index(); i < LINES * WIDTH; i += THREADS) {
+            const int line = i / WIDTH, column = i % WIDTH;
+            const long long row = row_of(line);
+            if (row >= 0 && x + column < width) image[row * width + x + column] = lines[line * PITCH + column];
+        }
+    }
+}
+
+}  // namespace gocor
