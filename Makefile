@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types bench wheel clean
+.PHONY: help setup demo test test-slow lint format types ptx bench wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ types: $(READY)  ## mypy, on an installed copy
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
 	MYPYPATH=build/typed $(BIN)/mypy -p gocor
+
+# After a change of a kernel: engines and the plugin library get the PTX that is in the repository.
+ptx: $(READY)  ## compile the CUDA kernels to PTX, into plugins/ptx/
+	$(BIN)/python -m gocor.plugins.ptx --write
 
 bench: $(READY)  ## ONNX Runtime beside eager PyTorch on this CPU
 	$(BIN)/python benchmarks/cpu.py
