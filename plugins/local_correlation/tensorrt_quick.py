@@ -1,0 +1,37 @@
+"""``LocalCorrelation`` as a quickly deployable plugin of TensorRT."""
+
+# No `from __future__ import annotations`: TensorRT reads the annotations and takes no strings.
+from gocor.plugins import tensorrt_quick as quick
+from gocor.plugins.local_correlation.launch import launch
+from gocor.plugins.local_correlation.schema import SCHEMA
+from gocor.plugins.schema import displacements
+
+
+def define() -> None:
+    """Defines the plugin; to be called once, by ``gocor.plugins.tensorrt_quick.register``."""
+    import tensorrt.plugin as trtp
+
+    @trtp.register(quick.plugin_id(SCHEMA))
+    def describe(reference: trtp.TensorDesc, query: trtp.TensorDesc, radius: quick.Radius) -> trtp.TensorDesc:
+        r = quick.check(SCHEMA, reference, query, radius)
+        batch, _, height, width = query.shape_expr
+        return trtp.from_shape_expr((batch, displacements(r), height, width), query.dtype)
+
+    @trtp.autotune(quick.plugin_id(SCHEMA))
+    def autotune(
+        reference: trtp.TensorDesc,
+        query: trtp.TensorDesc,
+        radius: quick.Radius,
+        outputs: tuple[trtp.TensorDesc],
+    ) -> list[trtp.AutoTuneCombination]:
+        return quick.combinations()
+
+    @trtp.aot_impl(quick.plugin_id(SCHEMA))
+    def compile_ahead(
+        reference: trtp.TensorDesc,
+        query: trtp.TensorDesc,
+        radius: quick.Radius,
+        outputs: tuple[trtp.TensorDesc],
+        tactic: int,
+    ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
+        return quick.implementation(SCHEMA, query, radius, launch)

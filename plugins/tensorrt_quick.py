@@ -1,0 +1,112 @@
+"""Our operators as quickly deployable plugins: written in Python, compiled ahead of time.
+
+TensorRT asks the functions of ``<operator>/tensorrt_quick.py`` for shapes, dtypes and the kernel while it
+builds an engine, and copies the PTX into the engine. The finished engine needs neither Python nor a library
+of ours, and loads in plain C++ and in trtexec. TensorRT-RTX has no such plugins.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gocor.core.errors import DependencyError
+from gocor.plugins import ptx
+from gocor.plugins.launch import Launch
+from gocor.plugins.registry import OPERATORS
+from gocor.plugins.schema import DOMAIN, OpSchema
+
+# An array of one number, not an int: up to TensorRT 11.0 the plugin layer makes int(array) of an integer
+# attribute, which NumPy refuses from 2.4 on. Spelled out, since 10.9 does not know NDArray of NumPy 2.5.
+Radius = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+def register() -> None:
+    """Makes TensorRT's parser find the plugins of all operators. Calls after the first do nothing.
+
+    Raises:
+        DependencyError: TensorRT is missing, or has no ahead-of-time Python plugins.
+    """
+    layer = plugin_layer()
+    for schema in OPERATORS.values():
+        if not hasattr(getattr(layer.op, DOMAIN, None), schema.name):
+            importlib.import_module(f"gocor.plugins.{schema.torch_name}.tensorrt_quick").define()
+
+
+def plugin_layer() -> Any:
+    """The module ``tensorrt.plugin``.
+
+    Raises:
+        DependencyError: TensorRT is missing, or has no ahead-of-time Python plugins.
+    """
+    try:
+        layer = importlib.import_module("tensorrt.plugin")
+    except (ImportError, OSError) as error:  # OSError: it loads shared libraries itself
+        hint = 'pip install "gocor-deploy[tensorrt]"'
+        raise DependencyError("TensorRT's Python plugins", f"cannot be imported ({error})", hint) from error
+    if not hasattr(layer, "aot_impl"):
+        instead = "TensorRT 10.9 or later, or build with --plugins none"
+        raise DependencyError("TensorRT's Python plugins", "cannot be compiled ahead of time", instead)
+    return layer
+
+
+def plugin_id(schema: OpSchema) -> str:
+    """Of the plugin of an operator, such as ``gocor::LocalCorrelation``."""
+    return f"{DOMAIN}::{schema.name}"
+
+
+def check(schema: OpSchema, first: Any, second: Any, radius: Radius) -> int:
+    """The radius, after all was checked that TensorRT knows at this stage of the build.
+
+    Args:
+        schema: the operator.
+        first: ``TensorDesc`` of the first input.
+        second: ``TensorDesc`` of the second input.
+        radius: attribute of the node.
+
+    Raises:
+        ConfigError: there is no kernel for this radius.
+        ShapeError: the inputs do not fit.
+    """
+    value = int(radius[0])
+    schema.check_kernel_radius(value)
+    shapes = _known_shape(first), _known_shape(second)
+    if None not in shapes[0] + shapes[1] or not len(shapes[0]) == len(shapes[1]) == 4:
+        schema.check(*shapes, value)
+    return value
+
+
+def _known_shape(tensor: Any) -> tuple[Any, ...]:
+    """Sizes, None for those that are unknown until run time or not asked for yet."""
+    return tuple(
+        size.constant_value() if not size.is_fake and size.is_constant else None for size in tensor.shape_expr
+    )
+
+
+def combinations() -> list[Any]:
+    """Dtypes and layouts that a plugin takes: all three tensors float32, or all float16, and contiguous."""
+    return [plugin_layer().AutoTuneCombination(", ".join(["FP32|FP16"] * 3), "LINEAR")]
+
+
+def implementation(
+    schema: OpSchema, query: Any, radius: Radius, launch: Callable[..., Launch]
+) -> tuple[str, str, Any, Any]:
+    """What TensorRT puts into the engine for one combination of dtypes.
+
+    Args:
+        schema: the operator.
+        query: ``TensorDesc`` of the second input, whose sizes may be symbols.
+        radius: attribute of the node.
+        launch: of ``<operator>/launch.py``.
+
+    Returns:
+        Name of the kernel, PTX, ``KernelLaunchParams``, and N, C, H, W, which the kernel takes between the
+        pointers to its inputs and to its output.
+    """
+    layer = plugin_layer()
+    dtype = {"FLOAT": "float32", "HALF": "float16"}[query.dtype.name]
+    kernel, text = ptx.read(schema.name, dtype, int(radius[0]))
+    geometry = launch(*query.shape_expr, radius=int(radius[0]), dtype=dtype)
+    parameters = layer.KernelLaunchParams(*geometry.grid, block_x=geometry.block, shared_mem=geometry.shared)
+    return kernel, text, parameters, layer.SymIntExprs.from_tuple(tuple(query.shape_expr))

@@ -1,0 +1,154 @@
+"""The quickly deployable plugins in NVIDIA's real plugin layer, as far as a build goes without TensorRT."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+
+import pytest
+import tensorrt_layer as layer
+from tensorrt_stubs import InTensorRT, process_with_tensorrt
+
+from gocor.core.errors import ConfigError, DependencyError, ShapeError
+from gocor.plugins import ptx, tensorrt_quick
+from gocor.plugins.launch import Launch
+from gocor.plugins.registry import OPERATORS
+from gocor.plugins.schema import DOMAIN, displacements
+
+OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
+DTYPES = {"FLOAT": "float32", "HALF": "float16"}
+SIZES = [(1, 1, 1, 1), (2, 13, 17, 23), (1, 196, 6, 8), (1, 32, 112, 256), (3, 128, 60, 81)]
+Size = tuple[int, ...]
+
+
+@pytest.fixture(scope="module")
+def in_tensorrt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InTensorRT]:
+    """Runs a function of ``tensorrt_layer`` where TensorRT's bindings can be imported."""
+    with process_with_tensorrt(tmp_path_factory.mktemp("stubs")) as run:
+        yield run
+
+
+def inputs(operator: str, size: Size, radius: int) -> tuple[Size, Size]:
+    """Shapes of the two inputs."""
+    batch, _, height, width = size
+    transposes = operator == "LocalCorrelationTranspose"
+    return (batch, displacements(radius), height, width) if transposes else size, size
+
+
+def launch(operator: str, query: Size, radius: int, dtype: str) -> Launch:
+    """The launch for a query of this shape, in plain numbers."""
+    module = import_module(f"gocor.plugins.{OPERATORS[operator].torch_name}.launch")
+    return module.launch(*query, radius=radius, dtype=dtype)
+
+
+# ── registration
+
+
+def test_registering_again_does_nothing(in_tensorrt: InTensorRT) -> None:
+    in_tensorrt(layer.register, 3)
+    assert len(in_tensorrt(layer.registered)) == len(OPERATORS)
+
+
+@OPERATOR
+def test_the_registry_knows_the_plugin_of_the_schema(operator: str, in_tensorrt: InTensorRT) -> None:
+    """The parser looks for the name, version and namespace of a node, and copies the fields it finds."""
+    schema = OPERATORS[operator]
+    in_tensorrt(layer.register, 1)
+    node = schema.node_attributes(4)
+    fields = in_tensorrt(layer.registered)[operator, node["plugin_version"], node["plugin_namespace"]]
+    assert node["plugin_namespace"] == DOMAIN
+    assert [name for name, _ in fields] == [attribute.name for attribute in schema.plugin_fields]
+    assert {kind for _, kind in fields} == {"INT32"}  # as the parser hands integers over
+
+
+@OPERATOR
+def test_every_attribute_has_a_reader(operator: str) -> None:
+    """A node's attribute that neither the plugin nor the parser reads would be lost without a word."""
+    schema = OPERATORS[operator]
+    parser = {"plugin_namespace", "plugin_version", "aot"}
+    assert parser | {a.name for a in schema.plugin_fields} == {a.name for a in schema.attributes}
+    assert schema.attribute("aot").default == 1
+
+
+# ── a build
+
+
+@OPERATOR
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_build(operator: str, size: Size, dtype: str, dynamic: bool, in_tensorrt: InTensorRT) -> None:
+    first, second = inputs(operator, size, 4)
+    built = in_tensorrt(layer.build, operator, 4, dtype, first, second, dynamic)
+    assert built.output_dtypes == [dtype]
+    assert built.output_shape == OPERATORS[operator].check(first, second, 4)
+    assert built.arguments == second
+    assert (built.kernel, built.ptx) == ptx.read(operator, DTYPES[dtype], 4)
+    geometry = launch(operator, second, 4, DTYPES[dtype])
+    assert (built.kernel, built.grid) == (geometry.kernel, geometry.grid)
+    assert (built.block, built.shared_bytes) == ((geometry.block, 1, 1), geometry.shared)
+
+
+@OPERATOR
+@pytest.mark.parametrize("radius", range(1, 9))
+def test_every_radius(operator: str, radius: int, in_tensorrt: InTensorRT) -> None:
+    first, second = inputs(operator, (2, 5, 19, 7), radius)
+    for dtype in DTYPES:
+        built = in_tensorrt(layer.build, operator, radius, dtype, first, second, True)
+        assert built.output_shape == OPERATORS[operator].check(first, second, radius)
+        assert (built.kernel, built.ptx) == ptx.read(operator, DTYPES[dtype], radius)
+        assert built.grid == launch(operator, second, radius, DTYPES[dtype]).grid
+
+
+@OPERATOR
+def test_all_tensors_have_one_dtype_and_are_contiguous(operator: str, in_tensorrt: InTensorRT) -> None:
+    first, second = inputs(operator, (1, 8, 9, 10), 2)
+    built = in_tensorrt(layer.build, operator, 2, "HALF", first, second, True)
+    assert sorted(built.formats) == [["FLOAT LINEAR"] * 3, ["HALF LINEAR"] * 3]
+
+
+# ── what cannot be built
+
+
+@OPERATOR
+def test_a_radius_without_a_kernel(operator: str, in_tensorrt: InTensorRT) -> None:
+    first, second = inputs(operator, (1, 8, 30, 30), 9)
+    with pytest.raises(ConfigError) as caught:
+        in_tensorrt(layer.build, operator, 9, "FLOAT", first, second, True)
+    assert str(caught.value) == (
+        f"radius of {operator}: is 9, and CUDA kernels go up to 8; "
+        "build with --plugins none, which takes the function body of the model"
+    )
+
+
+def test_inputs_that_do_not_fit(in_tensorrt: InTensorRT) -> None:
+    features, volume = (1, 8, 9, 10), (1, 81, 9, 10)
+    with pytest.raises(
+        ShapeError, match=r"inputs of shapes \[1, 8, 9, 10\] and \[1, 8, 9, 9\]; expected two"
+    ):
+        in_tensorrt(layer.build, "LocalCorrelation", 2, "FLOAT", features, (1, 8, 9, 9), False)
+    with pytest.raises(ShapeError, match=r"and \[1, 8, 9, 10\]; expected \(N, 25, H, W\) and \(N, C, H, W\)"):
+        in_tensorrt(layer.build, "LocalCorrelationTranspose", 2, "FLOAT", volume, features, False)
+
+
+# ── TensorRT that is not there, or too old
+
+
+def test_tensorrt_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(DependencyError) as caught:
+        tensorrt_quick.register()
+    text = str(caught.value)
+    assert text.startswith("TensorRT's Python plugins: cannot be imported (")
+    assert text.endswith('; pip install "gocor-deploy[tensorrt]"')
+
+
+def test_a_tensorrt_from_before_plugins_were_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt.plugin"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    with pytest.raises(DependencyError) as caught:
+        tensorrt_quick.register()
+    assert str(caught.value) == (
+        "TensorRT's Python plugins: cannot be compiled ahead of time; "
+        "TensorRT 10.9 or later, or build with --plugins none"
+    )
