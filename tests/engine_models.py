@@ -1,0 +1,51 @@
+"""Small models for building engines, and building in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+from operator_models import FUNCTIONS
+from toy_models import save_toy
+
+from gocor.plugins.registry import OPERATORS
+from gocor.plugins.schema import DOMAIN
+
+NODES = {"LocalCorrelation": "level/LocalCorrelation", "LocalCorrelationTranspose": "level/Transpose"}
+
+
+def save_with_operators(path: Path, radius: int = 1) -> Path:
+    """A toy model with a node of each of our operators, beside what it computes."""
+    model = onnx.load(save_toy(path))
+    sizes = {"features": (1, 4, 6, 8), "volume": (1, (2 * radius + 1) ** 2, 6, 8)}
+    for name, shape in sizes.items():
+        value = helper.make_tensor(name, TensorProto.FLOAT, shape, [0.5] * (shape[1] * 48))
+        model.graph.initializer.append(value)
+    for operator, first in (("LocalCorrelation", "features"), ("LocalCorrelationTranspose", "volume")):
+        attributes = OPERATORS[operator].node_attributes(radius)
+        node = helper.make_node(
+            operator, [first, "features"], [operator], NODES[operator], domain=DOMAIN, **attributes
+        )
+        model.graph.node.append(node)
+    model.functions.extend(function() for function in FUNCTIONS.values())
+    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    onnx.save(model, path)
+    return path
+
+
+def build_apart(model: Path, engine: Path, *options: str) -> dict[str, Any]:
+    """Runs ``gocor build`` for TensorRT-RTX in a process of its own and gives its report.
+
+    NVIDIA's libraries end the process on some graphs; so that is a failure of one test, with a reason.
+    """
+    command = [sys.executable, "-X", "faulthandler", "-m", "gocor", "build", str(model), "-o", str(engine)]
+    done = subprocess.run(
+        [*command, "--backend", "tensorrt-rtx", "--json", *options],
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
