@@ -20,7 +20,7 @@ struct Tiling;
 // 8 pixels a thread that would be 12 cycles, but half the blocks, of which level 3 then has 76 for 132 SMs.
 template <int RADIUS>
 struct Tiling<float, RADIUS> : Search<RADIUS> {
-    using Search<RADIUS>::GROUP, Search<RADIUS>::HALO;
+    using Search<RADIUS>::GROUP, Search<RADIUS>::HALO, Search<RADIUS>::SIDE;
     static constexpr int PIXELS = 4;  // of a thread
     static constexpr int WIDTH = 16;
     static constexpr int HEIGHT = 32 / GROUP;
@@ -41,7 +41,7 @@ struct Tiling<float, RADIUS> : Search<RADIUS> {
 // two products.
 template <int RADIUS>
 struct Tiling<half_t, RADIUS> : Search<RADIUS> {
-    using Search<RADIUS>::GROUP, Search<RADIUS>::HALO;
+    using Search<RADIUS>::GROUP, Search<RADIUS>::HALO, Search<RADIUS>::SIDE;
     static constexpr int WARPS = 4;
     static constexpr int THREADS = 32 * WARPS;
     static constexpr int WIDTH = 8 * WARPS;
@@ -55,85 +55,85 @@ struct Tiling<half_t, RADIUS> : Search<RADIUS> {
     static constexpr int REFERENCE_PITCH = 40;
 };
 
+// Calls work(reference tile, query tile) for each chunk of channels, zeros beyond the last channel. The tiles of
+// the next chunk are under way meanwhile. `reference` and `query` are those of the block's image.
+template <int RADIUS, class ReferenceLoader, class QueryLoader, class T, class Work>
+GOCOR_DEVICE void for_each_chunk(const T* reference, const T* query, T* reference_tiles, T* query_tiles, int C, int H,
+                                 int W, const Work& work) {
+    using Tile = Tiling<T, RADIUS>;
+    constexpr int CHANNELS = Tile::CHANNELS;
+    const Index3 origin = tile_origin<Tile::WIDTH, Tile::HEIGHT>(W);
+    const int first_row = origin.y + block_index().y * Tile::GROUP - RADIUS;
+    const ReferenceLoader reference_loader(reference, H, W, origin.x, origin.y);
+    const QueryLoader query_loader(query, H, W, origin.x - Tile::HALO, first_row);
+    for (int chunk = -2; chunk * CHANNELS < C; ++chunk) {  // the first two rounds only start copies
+        T* reference_tile = reference_tiles + (chunk & 1) * ReferenceLoader::SIZE;
+        T* query_tile = query_tiles + (chunk & 1) * QueryLoader::SIZE;
+        if (chunk >= 0) {
+            wait_copies<1>();
+            sync_block();
+            work(reference_tile, query_tile);
+            sync_block();
+        }
+        const int next = (chunk + 2) * CHANNELS;
+        if (next < C) {
+            const int done = next * H * W, left = (C - next) * H * W;
+            reference_loader.start(reference_tile, reference + done, left);
+            query_loader.start(query_tile, query + done, left);
+        }
+        commit_copies();
+    }
+}
+
+// One chunk for float. `reference` and `query` are this thread's first pixel in the tiles.
+template <int RADIUS>
+GOCOR_DEVICE void accumulate(const float* reference, const float* query,
+                             float (&sum)[Search<RADIUS>::SIDE][Tiling<float, RADIUS>::PIXELS]) {
+    using T = Tiling<float, RADIUS>;
+    GOCOR_UNROLL
+    for (int c = 0; c < T::CHANNELS; ++c) {
+        float pixels[T::PIXELS], window[T::PIXELS + 2 * T::HALO];
+        load_row(pixels, reference + c * T::WIDTH);
+        load_row(window, query + c * T::PITCH);
+        GOCOR_UNROLL
+        for (int dx = 0; dx < T::SIDE; ++dx) {
+            GOCOR_UNROLL
+            for (int i = 0; i < T::PIXELS; ++i) sum[dx][i] += pixels[i] * window[i + dx + T::HALO - RADIUS];
+        }
+    }
+}
+
 template <int RADIUS>
 GOCOR_DEVICE void run(const float* reference, const float* query, int C, int H, int W, float* volume) {
     using T = Tiling<float, RADIUS>;
-    constexpr int SIDE = T::SIDE, PIXELS = T::PIXELS, SPAN = PIXELS + 2 * T::HALO;
     using ReferenceLoader =
         BoxLoader<float, T::HEIGHT, T::CHANNELS, T::WIDTH, T::WIDTH, T::CHANNELS * T::WIDTH, 16, T::THREADS>;
     using QueryLoader = BoxLoader<float, T::ROWS, T::CHANNELS, T::PITCH, T::PITCH, T::ROW_PITCH, 16, T::THREADS>;
     GOCOR_SHARED(float, reference_tiles, 2 * ReferenceLoader::SIZE);
     GOCOR_SHARED(float, query_tiles, 2 * QueryLoader::SIZE);
 
-    const Index3 block = block_index(), origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
-    const int first_dy = block.y * T::GROUP;
-    const int plane = H * W, image = C * plane;
-    reference += static_cast<long long>(block.z) * image;
-    query += static_cast<long long>(block.z) * image;
-    const ReferenceLoader reference_loader(reference, H, W, origin.x, origin.y);
-    const QueryLoader query_loader(query, H, W, origin.x - T::HALO, origin.y + first_dy - RADIUS);
-    const auto start = [&](int chunk) {
-        const int done = chunk * T::CHANNELS * plane;
-        if (chunk * T::CHANNELS < C) {
-            reference_loader.start(reference_tiles + chunk % 2 * ReferenceLoader::SIZE, reference + done, image - done);
-            query_loader.start(query_tiles + chunk % 2 * QueryLoader::SIZE, query + done, image - done);
-        }
-        commit_copies();
-    };
-
+    constexpr int ACROSS = T::WIDTH / T::PIXELS;
     const int thread = thread_index();
-    const int column = thread % (T::WIDTH / PIXELS) * PIXELS, row = thread / (T::WIDTH / PIXELS) % T::HEIGHT;
-    const int dy = thread / (T::WIDTH / PIXELS * T::HEIGHT);
-    float sum[SIDE][PIXELS] = {};
-    start(0);
-    start(1);
-    for (int chunk = 0; chunk * T::CHANNELS < C; ++chunk) {
-        wait_copies<1>();
-        sync_block();
-        const float* from_reference =
-            reference_tiles + chunk % 2 * ReferenceLoader::SIZE + row * T::CHANNELS * T::WIDTH + column;
-        const float* from_query = query_tiles + chunk % 2 * QueryLoader::SIZE + (row + dy) * T::ROW_PITCH + column;
-        GOCOR_UNROLL
-        for (int c = 0; c < T::CHANNELS; ++c) {
-            const Float4 pixels = load4(from_reference + c * T::WIDTH);
-            float window[SPAN];
-            GOCOR_UNROLL
-            for (int i = 0; i < SPAN; i += 4) {
-                const Float4 four = load4(from_query + c * T::PITCH + i);
-                GOCOR_UNROLL
-                for (int k = 0; k < 4; ++k) window[i + k] = four.at[k];
-            }
-            GOCOR_UNROLL
-            for (int dx = 0; dx < SIDE; ++dx) {
-                GOCOR_UNROLL
-                for (int i = 0; i < PIXELS; ++i) {
-                    sum[dx][i] += pixels.at[i] * window[i + dx + T::HALO - RADIUS];
-                }
-            }
-        }
-        sync_block();
-        start(chunk + 2);
-    }
+    const int column = thread % ACROSS * T::PIXELS, row = thread / ACROSS % T::HEIGHT;
+    const int dy = thread / (ACROSS * T::HEIGHT);
+    const Index3 block = block_index();
+    const long long image = static_cast<long long>(block.z) * C * H * W;
+    float sum[T::SIDE][T::PIXELS] = {};
+    for_each_chunk<RADIUS, ReferenceLoader, QueryLoader>(
+        reference + image, query + image, reference_tiles, query_tiles, C, H, W,
+        [&](const float* reference_tile, const float* query_tile) {
+            accumulate<RADIUS>(reference_tile + row * T::CHANNELS * T::WIDTH + column,
+                               query_tile + (row + dy) * T::ROW_PITCH + column, sum);
+        });
 
-    const int x = origin.x + column, y = origin.y + row;
-    if (first_dy + dy >= SIDE || y >= H || x >= W) return;
-    const bool aligned = W % PIXELS == 0 && is_aligned(volume, 16);
-    const float scale = 1.0f / static_cast<float>(C);
-    const long long first_plane = (static_cast<long long>(block.z) * SIDE + first_dy + dy) * SIDE;
-    float* to = volume + (first_plane * H + y) * W + x;
+    const Index3 origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
+    const int x = origin.x + column, y = origin.y + row, displacement = (block.y * T::GROUP + dy) * T::SIDE;
+    if (displacement >= T::SIDE * T::SIDE || y >= H) return;
+    float* to = volume + ((static_cast<long long>(block.z) * T::SIDE * T::SIDE + displacement) * H + y) * W;
+    const bool aligned = W % 4 == 0 && is_aligned(volume, 16);
     GOCOR_UNROLL
-    for (int dx = 0; dx < SIDE; ++dx, to += plane) {
-        Float4 means;
-        GOCOR_UNROLL
-        for (int i = 0; i < PIXELS; ++i) means.at[i] = sum[dx][i] * scale;
-        if (aligned) {
-            store4(to, means);
-        } else {
-            GOCOR_UNROLL
-            for (int i = 0; i < PIXELS; ++i) {
-                if (x + i < W) to[i] = means.at[i];
-            }
-        }
+    for (int dx = 0; dx < T::SIDE; ++dx) {
+        store_pixels(to + static_cast<long long>(dx) * H * W, x, W, sum[dx], 1.0f / static_cast<float>(C), aligned);
     }
 }
 
@@ -174,72 +174,59 @@ GOCOR_DEVICE void multiply(const half_t* reference, const half_t* query,
     }
 }
 
+// The band of the products goes to shared memory as lines of the tile's width, one for each row, dy and dx. The
+// pitch makes these 2-byte stores hit different banks. `lines` is this warp's 8 pixels.
+template <int RADIUS, int PITCH>
+GOCOR_DEVICE void keep_band(half_t* lines, float scale,
+                            const float (&sum)[Tiling<half_t, RADIUS>::HEIGHT][Tiling<half_t, RADIUS>::GROUP]
+                                              [Tiling<half_t, RADIUS>::PRODUCTS][4]) {
+    using T = Tiling<half_t, RADIUS>;
+    const int lane = thread_index() % 32;
+    GOCOR_UNROLL
+    for (int line = 0; line < T::HEIGHT * T::GROUP; ++line) {
+        GOCOR_UNROLL
+        for (int i = 0; i < T::PRODUCTS * 4; ++i) {
+            const int from = i / 2 * 8 + lane / 4, to = lane % 4 * 2 + i % 2;
+            const int dx = from - to - T::HALO + RADIUS;
+            if (0 <= dx && dx < T::SIDE) {
+                const float product = sum[line / T::GROUP][line % T::GROUP][i / 4][i % 4];
+                lines[(line * T::SIDE + dx) * PITCH + to] = to_half(product * scale);
+            }
+        }
+    }
+}
+
 template <int RADIUS>
 GOCOR_DEVICE void run(const half_t* reference, const half_t* query, int C, int H, int W, half_t* volume) {
     using T = Tiling<half_t, RADIUS>;
-    constexpr int SIDE = T::SIDE;
     using ReferenceLoader = BoxLoader<half_t, T::HEIGHT, T::CHANNELS, T::WIDTH, T::REFERENCE_PITCH,
                                       T::CHANNELS * T::REFERENCE_PITCH, 16, T::THREADS>;
     // The box begins HALO pixels left of a multiple of 32: 8 bytes aligned up to radius 4.
     using QueryLoader = BoxLoader<half_t, T::ROWS, T::CHANNELS, T::WIDTH + 2 * T::HALO, T::PITCH,
                                   T::CHANNELS * T::PITCH, T::HALO * 2, T::THREADS>;
+    constexpr int LINES = T::HEIGHT * T::GROUP * T::SIDE, PITCH = 40;
     GOCOR_SHARED(half_t, reference_tiles, 2 * ReferenceLoader::SIZE);
     GOCOR_SHARED(half_t, query_tiles, 2 * QueryLoader::SIZE);
-
-    const Index3 block = block_index(), origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
-    const int first_dy = block.y * T::GROUP;
-    const int plane = H * W, image = C * plane;
-    reference += static_cast<long long>(block.z) * image;
-    query += static_cast<long long>(block.z) * image;
-    const ReferenceLoader reference_loader(reference, H, W, origin.x, origin.y);
-    const QueryLoader query_loader(query, H, W, origin.x - T::HALO, origin.y + first_dy - RADIUS);
-    const auto start = [&](int chunk) {
-        const int done = chunk * T::CHANNELS * plane;
-        if (chunk * T::CHANNELS < C) {
-            reference_loader.start(reference_tiles + chunk % 2 * ReferenceLoader::SIZE, reference + done, image - done);
-            query_loader.start(query_tiles + chunk % 2 * QueryLoader::SIZE, query + done, image - done);
-        }
-        commit_copies();
-    };
-
-    const int lane = thread_index() % 32, column = thread_index() / 32 * 8;
-    float sum[T::HEIGHT][T::GROUP][T::PRODUCTS][4] = {};
-    start(0);
-    start(1);
-    for (int chunk = 0; chunk * T::CHANNELS < C; ++chunk) {
-        wait_copies<1>();
-        sync_block();
-        multiply<RADIUS>(reference_tiles + chunk % 2 * ReferenceLoader::SIZE + column,
-                         query_tiles + chunk % 2 * QueryLoader::SIZE + column, sum);
-        sync_block();
-        start(chunk + 2);
-    }
-
-    // The band of the products goes to shared memory as lines of 32 pixels, one for each row, dy and dx. The
-    // pitch makes these 2-byte stores hit different banks.
-    constexpr int LINES = T::HEIGHT * T::GROUP * SIDE, PITCH = 40;
     static_assert(LINES * PITCH <= 2 * QueryLoader::SIZE, "lines fit where the query was");
-    half_t* lines = query_tiles;
-    const float scale = 1.0f / static_cast<float>(C);
-    GOCOR_UNROLL
-    for (int row_dy = 0; row_dy < T::HEIGHT * T::GROUP; ++row_dy) {
-        GOCOR_UNROLL
-        for (int i = 0; i < T::PRODUCTS * 4; ++i) {
-            const int from = i / 4 * 16 + i % 4 / 2 * 8 + lane / 4, to = lane % 4 * 2 + i % 2;
-            const int dx = from - to - T::HALO + RADIUS;
-            if (0 <= dx && dx < SIDE) {
-                lines[(row_dy * SIDE + dx) * PITCH + column + to] =
-                    to_half(sum[row_dy / T::GROUP][row_dy % T::GROUP][i / 4][i % 4] * scale);
-            }
-        }
-    }
-    sync_block();
 
-    store_lines<LINES, T::WIDTH, PITCH, T::THREADS>(lines, volume, origin.x, W, [&](int line) -> long long {
-        const int y = origin.y + line / (T::GROUP * SIDE);
-        const int displacement = first_dy * SIDE + line % (T::GROUP * SIDE);
-        const bool inside = y < H && displacement < SIDE * SIDE;
-        return inside ? (static_cast<long long>(block.z) * SIDE * SIDE + displacement) * H + y : -1;
+    const Index3 block = block_index();
+    const long long image = static_cast<long long>(block.z) * C * H * W;
+    const int column = thread_index() / 32 * 8;
+    float sum[T::HEIGHT][T::GROUP][T::PRODUCTS][4] = {};
+    for_each_chunk<RADIUS, ReferenceLoader, QueryLoader>(
+        reference + image, query + image, reference_tiles, query_tiles, C, H, W,
+        [&](const half_t* reference_tile, const half_t* query_tile) {
+            multiply<RADIUS>(reference_tile + column, query_tile + column, sum);
+        });
+
+    keep_band<RADIUS, PITCH>(query_tiles + column, 1.0f / static_cast<float>(C), sum);
+    sync_block();
+    const Index3 origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
+    store_lines<LINES, T::WIDTH, PITCH, T::THREADS>(query_tiles, volume, origin.x, W, [&](int line) -> long long {
+        const int y = origin.y + line / (T::GROUP * T::SIDE);
+        const int displacement = block.y * T::GROUP * T::SIDE + line % (T::GROUP * T::SIDE);
+        const bool inside = y < H && displacement < T::SIDE * T::SIDE;
+        return inside ? (static_cast<long long>(block.z) * T::SIDE * T::SIDE + displacement) * H + y : -1;
     });
 }
 

@@ -1,4 +1,4 @@
-"""How the kernels of ``LocalCorrelation`` are launched; ``launch.h`` in Python, for TensorRT's plugin."""
+"""How the kernels of ``LocalCorrelation`` are launched; ``launch.h`` in Python, for TensorRT."""
 
 from typing import Any
 

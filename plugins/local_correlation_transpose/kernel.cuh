@@ -44,7 +44,7 @@ struct Tiling<float, RADIUS> : Search<RADIUS> {
 // pixels, two products, and the dy come in two groups.
 template <int RADIUS>
 struct Tiling<half_t, RADIUS> : Search<RADIUS> {
-    using Search<RADIUS>::GROUP, Search<RADIUS>::HALO;
+    using Search<RADIUS>::GROUP, Search<RADIUS>::HALO, Search<RADIUS>::SIDE;
     static constexpr int WARPS = 4;
     static constexpr int THREADS = 32 * WARPS;
     static constexpr int WIDTH = 8 * WARPS;
@@ -58,89 +58,92 @@ struct Tiling<half_t, RADIUS> : Search<RADIUS> {
     static constexpr int WEIGHT_PITCH = 40;
 };
 
+// One dy for float. `weights` and `query` are this thread's first pixel (and channel) in the rings.
+template <int RADIUS>
+GOCOR_DEVICE void accumulate(const float* weights, const float* query,
+                             float (&sum)[Tiling<float, RADIUS>::THREAD_CHANNELS][Tiling<float, RADIUS>::PIXELS]) {
+    using T = Tiling<float, RADIUS>;
+    float weight[T::SIDE][T::PIXELS];
+    GOCOR_UNROLL
+    for (int dx = 0; dx < T::SIDE; ++dx) load_row(weight[dx], weights + dx * T::WIDTH);
+    GOCOR_UNROLL
+    for (int c = 0; c < T::THREAD_CHANNELS; ++c) {
+        float window[T::PIXELS + 2 * T::HALO];
+        load_row(window, query + c * T::PITCH);
+        GOCOR_UNROLL
+        for (int dx = 0; dx < T::SIDE; ++dx) {
+            GOCOR_UNROLL
+            for (int i = 0; i < T::PIXELS; ++i) sum[c][i] += weight[dx][i] * window[i + dx + T::HALO - RADIUS];
+        }
+    }
+}
+
+// Calls work(dy, weights) for each dy in turn, when its weights and query rows are there: row y of the tile needs
+// the one in place (dy + y) % RING of the ring.
+template <int RADIUS, class WeightLoader, class Work>
+GOCOR_DEVICE void for_each_dy(const float* volume, const float* query, float* weight_ring, float* query_ring,
+                              int channels, int H, int W, const Work& work) {
+    using T = Tiling<float, RADIUS>;
+    using RowLoader = BoxLoader<float, 1, T::CHANNELS, T::PITCH, T::PITCH, T::ROW_PITCH, 16, T::THREADS>;
+    const Index3 origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
+    const WeightLoader weight_loader(volume, H, W, origin.x, origin.y);
+    // Query row i is started in round i, dy in round dy + HEIGHT - 1 with the last row that it needs; worked on
+    // AHEAD rounds later.
+    constexpr int ROUNDS = T::HEIGHT - 1 + T::SIDE;
+    for (int round = 0; round < ROUNDS + T::AHEAD; ++round) {
+        const int dy = round - T::AHEAD - (T::HEIGHT - 1);
+        if (dy >= 0) {
+            wait_copies<T::AHEAD - 1>();
+            sync_block();
+        }
+        if (round < ROUNDS) {
+            const RowLoader row_loader(query, H, W, origin.x - T::HALO, origin.y + round - RADIUS);
+            row_loader.start(query_ring + round % T::RING * T::ROW_PITCH, query, channels * H * W);
+            const int next = round - (T::HEIGHT - 1);
+            if (next >= 0) {
+                const int done = next * T::SIDE * H * W;
+                weight_loader.start(weight_ring + next % (T::AHEAD + 1) * WeightLoader::SIZE, volume + done,
+                                    T::SIDE * T::SIDE * H * W - done);
+            }
+        }
+        commit_copies();
+        if (dy >= 0) work(dy, weight_ring + dy % (T::AHEAD + 1) * WeightLoader::SIZE);
+    }
+}
+
 template <int RADIUS>
 GOCOR_DEVICE void run(const float* volume, const float* query, int C, int H, int W, float* features) {
     using T = Tiling<float, RADIUS>;
-    constexpr int SIDE = T::SIDE, PIXELS = T::PIXELS, SPAN = PIXELS + 2 * T::HALO;
-    using WeightLoader = BoxLoader<float, T::HEIGHT, SIDE, T::WIDTH, T::WIDTH, SIDE * T::WIDTH, 16, T::THREADS>;
-    using RowLoader = BoxLoader<float, 1, T::CHANNELS, T::PITCH, T::PITCH, T::ROW_PITCH, 16, T::THREADS>;
+    using WeightLoader =
+        BoxLoader<float, T::HEIGHT, T::SIDE, T::WIDTH, T::WIDTH, T::SIDE * T::WIDTH, 16, T::THREADS>;
     GOCOR_SHARED(float, weight_ring, (T::AHEAD + 1) * WeightLoader::SIZE);
     GOCOR_SHARED(float, query_ring, T::RING * T::ROW_PITCH);
 
-    const Index3 block = block_index(), origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
-    const int first_channel = block.y * T::CHANNELS;
-    const int plane = H * W;
-    volume += static_cast<long long>(block.z) * SIDE * SIDE * plane;
-    query += (static_cast<long long>(block.z) * C + first_channel) * plane;
-    const WeightLoader weight_loader(volume, H, W, origin.x, origin.y);
-    const auto start_row = [&](int row) {
-        const RowLoader loader(query, H, W, origin.x - T::HALO, origin.y + row - RADIUS);
-        loader.start(query_ring + row % T::RING * T::ROW_PITCH, query, (C - first_channel) * plane);
-    };
-    const auto start = [&](int dy) {
-        if (dy < SIDE) {
-            const int done = dy * SIDE * plane;
-            weight_loader.start(weight_ring + dy % (T::AHEAD + 1) * WeightLoader::SIZE, volume + done,
-                                SIDE * SIDE * plane - done);
-            start_row(dy + T::HEIGHT - 1);
-        }
-        commit_copies();
-    };
-
+    constexpr int ACROSS = T::WIDTH / T::PIXELS;
     const int thread = thread_index();
-    const int column = thread % (T::WIDTH / PIXELS) * PIXELS, row = thread / (T::WIDTH / PIXELS) % T::HEIGHT;
-    const int channel = thread / (T::WIDTH / PIXELS * T::HEIGHT) * T::THREAD_CHANNELS;
-    float sum[T::THREAD_CHANNELS][PIXELS] = {};
-    for (int i = 0; i < T::HEIGHT - 1; ++i) start_row(i);
-    for (int dy = 0; dy < T::AHEAD; ++dy) start(dy);
-    for (int dy = 0; dy < SIDE; ++dy) {
-        wait_copies<T::AHEAD - 1>();
-        sync_block();
-        start(dy + T::AHEAD);
-        const float* from_weights =
-            weight_ring + dy % (T::AHEAD + 1) * WeightLoader::SIZE + row * SIDE * T::WIDTH + column;
-        Float4 weights[SIDE];
-        GOCOR_UNROLL
-        for (int dx = 0; dx < SIDE; ++dx) weights[dx] = load4(from_weights + dx * T::WIDTH);
-        const float* from_query =
-            query_ring + (dy + row) % T::RING * T::ROW_PITCH + channel * T::PITCH + column;
-        GOCOR_UNROLL
-        for (int c = 0; c < T::THREAD_CHANNELS; ++c) {
-            float window[SPAN];
-            GOCOR_UNROLL
-            for (int i = 0; i < SPAN; i += 4) {
-                const Float4 four = load4(from_query + c * T::PITCH + i);
-                GOCOR_UNROLL
-                for (int k = 0; k < 4; ++k) window[i + k] = four.at[k];
-            }
-            GOCOR_UNROLL
-            for (int dx = 0; dx < SIDE; ++dx) {
-                GOCOR_UNROLL
-                for (int i = 0; i < PIXELS; ++i) sum[c][i] += weights[dx].at[i] * window[i + dx + T::HALO - RADIUS];
-            }
-        }
-    }
+    const int column = thread % ACROSS * T::PIXELS, row = thread / ACROSS % T::HEIGHT;
+    const int channel = thread / (ACROSS * T::HEIGHT) * T::THREAD_CHANNELS;
+    const Index3 block = block_index();
+    const int first_channel = block.y * T::CHANNELS;
+    const long long first_plane = static_cast<long long>(block.z) * C + first_channel;
+    float sum[T::THREAD_CHANNELS][T::PIXELS] = {};
+    for_each_dy<RADIUS, WeightLoader>(
+        volume + static_cast<long long>(block.z) * T::SIDE * T::SIDE * H * W, query + first_plane * H * W, weight_ring,
+        query_ring, C - first_channel, H, W, [&](int dy, const float* weights) {
+            const float* query_row = query_ring + (dy + row) % T::RING * T::ROW_PITCH;
+            accumulate<RADIUS>(weights + row * T::SIDE * T::WIDTH + column, query_row + channel * T::PITCH + column,
+                               sum);
+        });
 
+    const Index3 origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
     const int x = origin.x + column, y = origin.y + row;
-    if (y >= H || x >= W) return;
-    const bool aligned = W % PIXELS == 0 && is_aligned(features, 16);
-    const float scale = 1.0f / static_cast<float>(C);
+    if (y >= H) return;
+    const bool aligned = W % 4 == 0 && is_aligned(features, 16);
     GOCOR_UNROLL
     for (int c = 0; c < T::THREAD_CHANNELS; ++c) {
         if (first_channel + channel + c >= C) break;
-        const long long first_plane = static_cast<long long>(block.z) * C + first_channel + channel + c;
-        float* to = features + (first_plane * H + y) * W + x;
-        Float4 means;
-        GOCOR_UNROLL
-        for (int i = 0; i < PIXELS; ++i) means.at[i] = sum[c][i] * scale;
-        if (aligned) {
-            store4(to, means);
-        } else {
-            GOCOR_UNROLL
-            for (int i = 0; i < PIXELS; ++i) {
-                if (x + i < W) to[i] = means.at[i];
-            }
-        }
+        float* to = features + ((first_plane + channel + c) * H + y) * W;
+        store_pixels(to, x, W, sum[c], 1.0f / static_cast<float>(C), aligned);
     }
 }
 

@@ -34,6 +34,7 @@ struct Index3 {
 // An array in the shared memory of the block, aligned to 16 bytes.
 #define GOCOR_SHARED(type, name, count) __shared__ alignas(16) type name[count]
 #define GOCOR_UNROLL _Pragma("unroll")
+#define GOCOR_NO_UNROLL _Pragma("unroll 1")
 
 namespace gocor {
 

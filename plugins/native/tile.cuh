@@ -85,6 +85,7 @@ public:
                 start_one<BYTES>(shared + target, first, offset_[i], size);
             }
         } else {
+            GOCOR_NO_UNROLL
             for (int element = thread_index(); element < ROWS * PLANES * WIDTH; element += THREADS) {
                 const int line = element / WIDTH, plane = line % PLANES, row = line / PLANES;
                 const int column = element % WIDTH;
@@ -107,12 +108,39 @@ private:
     }
 };
 
+// Reads neighbouring pixels, 16 bytes at a time.
+template <int COUNT>
+GOCOR_DEVICE void load_row(float (&pixels)[COUNT], const float* from) {
+    GOCOR_UNROLL
+    for (int i = 0; i < COUNT; i += 4) {
+        const Float4 four = load4(from + i);
+        GOCOR_UNROLL
+        for (int k = 0; k < 4; ++k) pixels[i + k] = four.at[k];
+    }
+}
+
+// Writes 4 neighbouring pixels, times `scale`, to columns x.. of a row of `width` pixels; at once if `aligned`.
+GOCOR_DEVICE void store_pixels(float* row, int x, int width, const float (&pixels)[4], float scale, bool aligned) {
+    Float4 scaled;
+    GOCOR_UNROLL
+    for (int i = 0; i < 4; ++i) scaled.at[i] = pixels[i] * scale;
+    if (aligned) {
+        if (x < width) store4(row + x, scaled);
+        return;
+    }
+    GOCOR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        if (x + i < width) row[x + i] = scaled.at[i];
+    }
+}
+
 // Writes LINES lines of WIDTH pixels from shared memory (PITCH elements from line to line) to image rows of
 // `width` pixels, from pixel x on. `row_of(line)` is the line's row, counted through all images and planes, or
 // negative if there is none. 16 bytes at a time where the rows are aligned.
 template <int LINES, int WIDTH, int PITCH, int THREADS, class RowOf>
 GOCOR_DEVICE void store_lines(const half_t* lines, half_t* image, int x, int width, const RowOf& row_of) {
     if (width % 8 == 0 && is_aligned(image, 16)) {
+        GOCOR_NO_UNROLL
         for (int i = thread_index(); i < LINES * WIDTH / 8; i += THREADS) {
             const int line = i / (WIDTH / 8), column = i % (WIDTH / 8) * 8;
             const long long row = row_of(line);
@@ -121,6 +149,7 @@ GOCOR_DEVICE void store_lines(const half_t* lines, half_t* image, int x, int wid
             }
         }
     } else {
+        GOCOR_NO_UNROLL
         for (int i = thread_index(); i < LINES * WIDTH; i += THREADS) {
             const int line = i / WIDTH, column = i % WIDTH;
             const long long row = row_of(line);
