@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types ptx bench wheel clean
+.PHONY: help setup demo test test-slow test-engines lint format types ptx bench wheel clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with everything (other targets do it by themselves)
 
@@ -30,6 +30,9 @@ test: $(READY)  ## the fast tests
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser and builder: seconds, sizes
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/export/test_engine_networks.py $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

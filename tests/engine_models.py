@@ -37,15 +37,20 @@ def save_with_operators(path: Path, radius: int = 1) -> Path:
 
 
 def build_apart(model: Path, engine: Path, *options: str) -> dict[str, Any]:
-    """Runs ``gocor build`` for TensorRT-RTX in a process of its own and gives its report.
+    """Runs ``gocor build`` for TensorRT-RTX in a process of its own and gives its report."""
+    done = try_apart(model, engine, *options)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def try_apart(model: Path, engine: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``gocor build`` for TensorRT-RTX in a process of its own.
 
     NVIDIA's libraries end the process on some graphs; so that is a failure of one test, with a reason.
     """
     command = [sys.executable, "-X", "faulthandler", "-m", "gocor", "build", str(model), "-o", str(engine)]
-    done = subprocess.run(
+    return subprocess.run(
         [*command, "--backend", "tensorrt-rtx", "--json", *options],
         capture_output=True, text=True, timeout=900,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
