@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gocor.core.errors import ConfigError, GocorError, ModelError, ProviderError
+from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, ProviderError
 from gocor.core.version import __version__
 from gocor.export.engine_config import EngineConfig
 from gocor.export.engine_layers import (
@@ -42,7 +42,7 @@ class Built:
     Attributes:
         plan: its bytes, in a buffer of the library's.
         targets: compute capabilities that it is for.
-        gpu: name of the GPU that it was tuned on; empty if there was none.
+        gpu: name of the GPU that it was tuned on; empty if it was not tuned on any.
         plugins: what computes our operators.
         plugin_sha256: which plugins those are.
         inputs: in order.
@@ -109,7 +109,7 @@ class EngineBuild:
         return Built(
             plan=plan,
             targets=tuple(self._targets) or (self._gpu.sm,),
-            gpu=self._gpu.name,
+            gpu="" if self._targets else self._gpu.name,
             plugins=form,
             plugin_sha256=plugin_sha256,
             inputs=inputs,
@@ -241,13 +241,14 @@ def _gpu(config: EngineConfig) -> Gpu:
         properties = cuda.check(cuda.import_cuda().cudaGetDeviceProperties(device))
         return Gpu(properties.name.decode(), cuda.compute_capability(device))
     except GocorError as error:
+        needed = config.backend == "tensorrt" or config.inspect is not None
+        if needed and isinstance(error, DependencyError):
+            raise
         if config.backend == "tensorrt":
             got = f"builds on the GPU that the engine is for, and {error.got}"
-            raise ProviderError(
-                "TensorRT", got, "build there, or for RTX GPUs: --backend tensorrt-rtx"
-            ) from error
-        if config.inspect:
-            raise ConfigError(
-                "--inspect", f"opens the engine on its GPU, and {error.got}", "leave it out"
-            ) from error
+            expected = "build there, or for RTX GPUs: --backend tensorrt-rtx"
+            raise ProviderError("TensorRT", got, expected) from error
+        if needed:
+            got = f"opens the engine on its GPU, and {error.got}"
+            raise ConfigError("--inspect", got, "leave it out") from error
         return Gpu()

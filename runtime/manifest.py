@@ -36,7 +36,7 @@ class EngineManifest:
         backend: the library that built it and runs it.
         library_version: of that library, as ``11.4.0.106``.
         targets: compute capabilities that it was built for, as ``("sm_90",)``.
-        gpu: name of the GPU that it was tuned on; empty if it was built without one.
+        gpu: name of the GPU that it was tuned on; empty if it was not tuned on any.
         hardware_compatible: it runs on every GPU from Ampere on, whatever ``targets`` says.
         version_compatible: it also runs with later versions of the same major version; the runtime must then
             allow host code (``engine_host_code_allowed``).
@@ -44,7 +44,8 @@ class EngineManifest:
         plugins: what computes the operators of the domain ``gocor``: ``quick`` is a plugin whose PTX is in
             the engine, ``library`` one of a plugin library that must be loaded first, ``none`` layers of
             TensorRT's own.
-        plugin_sha256: SHA-256 of the plugin's PTX or of the library file; empty without a plugin.
+        plugin_sha256: SHA-256 of the list of all our PTX, with its hashes, or of the library file; empty
+            without a plugin.
         inputs: in order.
         outputs: in order.
         metadata: of the model.

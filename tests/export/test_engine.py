@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 from engine_models import save_with_operators
-from fake_tensorrt import take_gpu
+from fake_tensorrt import put_gpu, take_gpu
 from full_disk import files_up_to
 from onnx import helper, parser
 from test_dependencies import in_python_with
@@ -100,6 +100,19 @@ def test_without_targets_it_is_built_for_all_from_ampere_on(model: Path) -> None
     manifest = build(model, compute_capabilities=()).manifest
     assert set(manifest.targets) >= {"sm_80", "sm_86", "sm_89", "sm_120"}
     assert "sm_75" not in manifest.targets
+
+
+def test_where_there_is_a_gpu_the_engine_is_opened_if_it_can_be(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it cannot: an engine for another GPU is no failure, but nothing is said of its layers."""
+    put_gpu(monkeypatch, "NVIDIA RTX 4090", "sm_89")
+    monkeypatch.setattr(rtx.Runtime, "deserialize_cuda_engine", lambda runtime, plan: None)
+    report = build(model)
+    assert report.layers is None
+    assert (report.manifest.gpu, report.manifest.target) == ("", "sm_89")
+    with refused(ModelError, "m.onnx: TensorRT-RTX cannot open the engine that it built (", model):
+        build(model, inspect=model.with_name("layers.json"))
 
 
 def test_our_operators_are_built_of_their_function_bodies(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fake_tensorrt import (
 from tensorrt_stubs import process_with_tensorrt
 from toy_models import METADATA
 
-from gocor.core.errors import ConfigError, GocorError, ModelError, ProviderError
+from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, ProviderError
 from gocor.core.files import sha256
 from gocor.export.engine import EngineReport, build_engine
 from gocor.export.engine_config import EngineConfig
@@ -213,6 +213,16 @@ def test_without_a_gpu_tensorrt_is_refused_in_one_sentence(
         "TensorRT: builds on the GPU that the engine is for, and no NVIDIA driver is installed on this "
         "machine; build there, or for RTX GPUs: --backend tensorrt-rtx"
     )
+
+
+def test_without_cuda_python_the_gpu_is_not_blamed(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> int:
+        raise DependencyError("cuda-python", "cannot be imported", 'pip install "gocor-deploy[tensorrt]"')
+
+    monkeypatch.setattr("gocor.runtime.cuda.current_device", missing)
+    assert refusal(DependencyError, model).startswith("cuda-python: cannot be imported; pip install")
 
 
 def test_a_builder_that_does_not_start(library: FakeTensorRT, model: Path) -> None:
