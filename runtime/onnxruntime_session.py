@@ -50,7 +50,7 @@ class OnnxRuntimeEstimator(FlowEstimator):
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         session = self._session  # held here, so that close() in another thread cannot take it away
         if session is None:
-            raise ModelError(self.path, "was closed", "load it again to go on")
+            raise self._was_closed()
         names = [output.name for output in session.get_outputs()]
         try:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))

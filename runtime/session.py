@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,8 @@ from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
 from gocor.runtime.preprocess import as_batches, postprocess, preprocess, resize_flow, resize_images
 
 PROVIDERS = ("cpu", "cuda", "tensorrt")
+ENGINE_PROVIDERS = ("tensorrt", "tensorrt-rtx")
+ENGINE_SUFFIXES = (".engine", ".plan")
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
 
 logger = logging.getLogger("gocor")
@@ -38,7 +40,7 @@ class FlowEstimator(ABC):
     Attributes:
         path: of the model file.
         metadata: what the file says about itself.
-        provider: where it runs, as it was asked for: ``cpu``, ``cuda`` or ``tensorrt``.
+        provider: where it runs: ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-rtx``.
         placement: number of operators on each of the library's own providers; empty if it does not say.
     """
 
@@ -93,14 +95,9 @@ class FlowEstimator(ABC):
             ShapeError: an input is missing, unknown, or of the wrong dtype or shape.
             ModelError: the estimator was closed, or the model failed.
         """
-        if self._closed:
-            raise ModelError(self.path, "was closed", "load it again to go on")
-        expected = {spec.name: spec for spec in self.metadata.inputs}
-        if inputs.keys() != expected.keys():
-            raise ShapeError(
-                self.path, f"was given inputs {_list(inputs)}", f"its inputs are {_list(expected)}"
-            )
-        for name, spec in expected.items():
+        self._check_names(inputs)
+        for spec in self.metadata.inputs:
+            name = spec.name
             if inputs[name].dtype != spec.dtype or inputs[name].shape != spec.shape:
                 raise ShapeError(
                     name,
@@ -137,6 +134,19 @@ class FlowEstimator(ABC):
     def _release(self) -> None:
         """Drops the model; calls in other threads may still run."""
 
+    def _check_names(self, inputs: Mapping[str, object]) -> None:
+        """Refuses calls of a closed estimator, and inputs that are missing or unknown."""
+        if self._closed:
+            raise self._was_closed()
+        expected = [spec.name for spec in self.metadata.inputs]
+        if inputs.keys() != set(expected):
+            raise ShapeError(
+                self.path, f"was given inputs {_list(inputs)}", f"its inputs are {_list(expected)}"
+            )
+
+    def _was_closed(self) -> ModelError:
+        return ModelError(self.path, "was closed", "load it again to go on")
+
     def _inputs(self, reference: np.ndarray, query: np.ndarray) -> dict[str, np.ndarray]:
         """Input tensors for up to ``batch`` pairs; the last pair is repeated to fill the batch."""
         if missing := self.metadata.batch - len(reference):
@@ -169,35 +179,46 @@ class FlowEstimator(ABC):
         )
 
 
-def load(path: str | Path, provider: str = "cpu", threads: int | None = None) -> FlowEstimator:
-    """Loads a model that ``gocor export`` made.
+def load(path: str | Path, provider: str | None = None, threads: int | None = None) -> FlowEstimator:
+    """Loads a model that ``gocor export`` made, or an engine that ``gocor build`` made of one.
 
     Args:
-        path: of the model, an ``.onnx`` file.
-        provider: ``cpu``, ``cuda`` or ``tensorrt``. It runs there or not at all.
-        threads: for the operators on the CPU; one for each physical core when None.
+        path: of the model, an ``.onnx`` file, or of the engine, an ``.engine`` or ``.plan`` file.
+        provider: ``cpu``, ``cuda`` or ``tensorrt`` for a model, in ONNX Runtime; ``cpu`` when None. An engine
+            runs on what it was built for, ``tensorrt`` or ``tensorrt-rtx``; naming another is an error. It
+            runs there or not at all.
+        threads: for the operators on the CPU; one for each physical core when None. An engine has none.
 
     Returns:
         The estimator; call it with two images, and close it (or use it in ``with``) to free its memory.
 
     Raises:
-        ModelError: there is no such file, or it is damaged or none of ours.
+        ModelError: there is no such file, or it is damaged or none of ours; or the engine does not fit this
+            machine.
         ProviderError: the provider is unknown or not available here.
         ConfigError: the number of threads makes no sense.
         DependencyError: the library that runs such models is not installed.
     """
     path = check_model_file(path)
-    if provider not in PROVIDERS:
-        raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(PROVIDERS)}")
+    known = PROVIDERS if path.suffix not in ENGINE_SUFFIXES else ENGINE_PROVIDERS
+    if provider is not None and provider not in (*PROVIDERS, *ENGINE_PROVIDERS):
+        raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(known)}")
     if threads is not None and threads < 1:
         raise ConfigError("threads", f"is {threads}", "at least 1")
     if path.suffix == ".onnx":
+        if provider == "tensorrt-rtx":
+            hint = f"gocor build {path} -o model.engine --backend tensorrt-rtx"
+            raise ProviderError("provider", f"{provider!r} runs engines, and {path} is a model", hint)
         from gocor.runtime.onnxruntime_session import OnnxRuntimeEstimator
 
-        return OnnxRuntimeEstimator(path, provider, threads)
+        return OnnxRuntimeEstimator(path, provider or "cpu", threads)
+    if path.suffix in ENGINE_SUFFIXES:
+        from gocor.runtime.tensorrt_session import TensorRTEstimator
+
+        return TensorRTEstimator(path, provider)
     if path.suffix in CHECKPOINT_SUFFIXES:
         raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
-    raise ModelError(path, f"has the unknown suffix {path.suffix!r}", "models are .onnx files")
+    raise ModelError(path, f"has the unknown suffix {path.suffix!r}", "models are .onnx or .engine files")
 
 
 def check_model_file(path: str | Path) -> Path:
@@ -220,5 +241,5 @@ def check_model_file(path: str | Path) -> Path:
     return path
 
 
-def _list(names: Mapping[str, object]) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
