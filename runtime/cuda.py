@@ -181,7 +181,7 @@ class PinnedArray(_Owned):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         super().__init__(check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault)), cuda.cudaFreeHost)
         memory = (ctypes.c_uint8 * size).from_address(int(self.handle))
-        self.array: np.ndarray = np.frombuffer(memory, dtype).reshape(shape)
+        self.array: np.ndarray = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
     @property
     def pointer(self) -> int:
