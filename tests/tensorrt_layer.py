@@ -1,9 +1,11 @@
-"""What TensorRT does to a quickly deployable plugin while it builds an engine, done without TensorRT.
+"""What TensorRT asks of a quickly deployable plugin while it builds an engine, asked without TensorRT.
 
 Runs in a process of ``tensorrt_stubs``. The plugin layer under test is NVIDIA's own; stood in for are only
 the builder that calls it and the arithmetic of symbolic sizes, which is evaluated for certain sizes here.
+``build`` calls the Python half of the layer; ``build_from_cpp`` comes through all of it, as TensorRT does.
 """
 
+import ctypes
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +31,6 @@ class Built:
         block: threads in x, y, z.
         shared_bytes: dynamic shared memory of a block.
         arguments: of the kernel between inputs and outputs.
-        operations: kinds of symbolic arithmetic used, such as ``CEIL_DIV``.
     """
 
     output_dtypes: list[str]
@@ -41,7 +42,6 @@ class Built:
     block: Shape = ()
     shared_bytes: int = 0
     arguments: Shape = ()
-    operations: set[str] = field(default_factory=set)
 
 
 def registered() -> dict[tuple[str, str, str], list[tuple[str, str]]]:
@@ -62,17 +62,6 @@ def register(times: int) -> None:
         register()
 
 
-def register_with_version(version: str) -> None:
-    """Registers our plugins with a TensorRT that says it is of this version."""
-    import tensorrt as trt
-
-    kept, trt.__version__ = trt.__version__, version
-    try:
-        register(1)
-    finally:
-        trt.__version__ = kept
-
-
 def build(name: str, radius: int, dtype: str, first: Shape, second: Shape, dynamic: bool) -> Built:
     """Takes a node through the stages of a build, in TensorRT's order.
 
@@ -88,8 +77,9 @@ def build(name: str, radius: int, dtype: str, first: Shape, second: Shape, dynam
 
     register(1)
     plugin = _create(trt, name, radius)
-    built = Built(_names(plugin.get_output_data_types([getattr(trt.DataType, dtype)] * 2, [4, 4])))
-    sizes = Sizes(trt, built.operations)
+    output_dtypes = plugin.get_output_data_types([getattr(trt.DataType, dtype)] * 2, [4, 4])
+    built = Built([output_dtype.name for output_dtype in output_dtypes])
+    sizes = Sizes(trt)
     inputs = [[sizes.size(size, constant=not dynamic) for size in shape] for shape in (first, second)]
     plugin.get_output_shapes(inputs, [], sizes)
     built.output_shape = tuple(map(_value, plugin.output_descs[0].shape_expr))
@@ -134,7 +124,6 @@ def _launch(plugin: Any, sizes: "Sizes", inputs: list[Any], tensors: list[Any], 
         return returned[-1]
 
     plugin.aot_impl_function = remember
-    built.operations.clear()
     plugin.get_launch_params(inputs, tensors, 2, SimpleNamespace(), _Setter(), sizes)
     _, _, launch, arguments = returned[0]
     built.grid, built.block = (
@@ -152,7 +141,7 @@ class _Setter(dict[int, Any]):
 class Sizes:
     """Stands in for ``IExprBuilder``: every expression is evaluated at once."""
 
-    def __init__(self, trt: Any, operations: set[str]) -> None:
+    def __init__(self, trt: Any) -> None:
         class Size(trt.IDimensionExpr):  # type: ignore[misc]
             """A size; ``constant`` is what TensorRT knows of it while it builds."""
 
@@ -166,7 +155,7 @@ class Sizes:
                 assert self.constant, "TensorRT does not know this size yet"
                 return self.value
 
-        self._type, self._operations = Size, operations
+        self._type = Size
         kinds: dict[str, Callable[[int, int], int]] = {
             "SUM": operator.add, "SUB": operator.sub, "PROD": operator.mul, "MAX": max, "MIN": min,
             "FLOOR_DIV": operator.floordiv, "CEIL_DIV": lambda a, b: -(-a // b),
@@ -186,7 +175,6 @@ class Sizes:
 
     def operation(self, kind: Any, first: Any, second: Any) -> Any:
         """As in ``IExprBuilder``."""
-        self._operations.add(kind.name)
         both = first.constant and second.constant
         return self.size(int(self._kinds[kind](first.value, second.value)), constant=both)
 
@@ -197,5 +185,63 @@ def _value(expression: Any) -> int:
     return value
 
 
-def _names(dtypes: list[Any]) -> list[str]:
-    return [dtype.name for dtype in dtypes]
+class _Node(ctypes.Structure):
+    """As in native/quick_build.cpp."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("radius", ctypes.c_int32),
+        ("half", ctypes.c_int32),
+        ("dynamic", ctypes.c_int32),
+        ("inputs", ctypes.c_int64 * 8),
+    )
+
+
+class _Built(ctypes.Structure):
+    """As in native/quick_build.cpp."""
+
+    _fields_ = (
+        ("output_dtype", ctypes.c_int32),
+        ("output_shape", ctypes.c_int64 * 4),
+        ("formats", ctypes.c_int32),
+        ("format_dtypes", ctypes.c_int32 * 24),
+        ("format_layouts", ctypes.c_int32 * 24),
+        ("launch", ctypes.c_int64 * 7),
+        ("argument_count", ctypes.c_int32),
+        ("arguments", ctypes.c_int64 * 8),
+        ("kernel", ctypes.c_char * 128),
+        ("ptx", ctypes.c_void_p),
+        ("ptx_size", ctypes.c_int32),
+    )
+
+
+def build_from_cpp(
+    library: str, name: str, radius: int, dtype: str, first: Shape, second: Shape, dynamic: bool
+) -> Built:
+    """As ``build``, by ``native/quick_build.cpp``, which is the TensorRT of this process.
+
+    Raises:
+        RuntimeError: the text is the stage at which the build failed.
+    """
+    import tensorrt as trt
+
+    register(1)
+    quick_build = ctypes.CDLL(library).gocor_quick_build
+    quick_build.restype = ctypes.c_char_p
+    sizes = (ctypes.c_int64 * 8)(*first, *second)
+    node, built = _Node(name.encode(), radius, dtype == "HALF", dynamic, sizes), _Built()
+    if failed := quick_build(ctypes.byref(node), ctypes.byref(built)):
+        raise RuntimeError(failed.decode())
+    pairs = zip(built.format_dtypes, built.format_layouts, strict=True)
+    formats = [f"{trt.DataType(kind).name} {trt.TensorFormat(layout).name}" for kind, layout in pairs]
+    return Built(
+        output_dtypes=[trt.DataType(built.output_dtype).name],
+        output_shape=tuple(built.output_shape),
+        formats=[formats[3 * row : 3 * row + 3] for row in range(built.formats)],
+        kernel=built.kernel.decode(),
+        ptx=ctypes.string_at(built.ptx, built.ptx_size).decode(),
+        grid=tuple(built.launch[:3]),
+        block=tuple(built.launch[3:6]),
+        shared_bytes=built.launch[6],
+        arguments=tuple(built.arguments[: built.argument_count]),
+    )

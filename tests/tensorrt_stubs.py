@@ -10,6 +10,7 @@ That happens in a process of its own, since a stub TensorRT in this one would mi
 import ctypes
 import importlib.util
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -38,20 +39,43 @@ InTensorRT = Callable[..., Any]
 
 
 @contextmanager
-def process_with_tensorrt(folder: Path) -> Iterator[InTensorRT]:
+def process_with_tensorrt(folder: Path, nvinfer: Path | None = None) -> Iterator[InTensorRT]:
     """Gives ``run(function, *arguments)``, which runs in a process where ``import tensorrt`` works.
 
     Functions must be importable by name, arguments and results picklable; errors come back as they are.
     Skips the test, with the reason, where the bindings or a C compiler are missing.
+
+    Args:
+        folder: for the stub libraries.
+        nvinfer: a library to take in place of the stub of ``libnvinfer``.
     """
     if importlib.util.find_spec(BINDINGS) is None:
         pytest.skip("the real plugin layer needs: pip install tensorrt_cu13_bindings (x86-64 Linux)")
     if not (compiler := shutil.which("cc")):
         pytest.skip("stub libraries need a C compiler (cc)")
-    libraries = [_stub(compiler, folder, library) for library in FUNCTIONS]
+    libraries = [str(nvinfer)] if nvinfer else [_stub(compiler, folder, "nvinfer")]
+    libraries += [_stub(compiler, folder, library) for library in list(FUNCTIONS)[1:]]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_load, initargs=(libraries,)) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=120)
+
+
+def compile_nvinfer(source: Path, folder: Path) -> Path:
+    """A ``libnvinfer`` from a C++ source; skips the test where there are no headers of TensorRT."""
+    if not (headers := os.environ.get("TENSORRT_INCLUDE_DIR")):
+        pytest.skip(
+            "TENSORRT_INCLUDE_DIR is not set: the folder of NvInfer.h, of the version of the bindings"
+        )
+    if not (compiler := shutil.which("g++")):
+        pytest.skip("native tests need g++")
+    name = f"libnvinfer.so.{_major_version()}"
+    # All that the headers need of CUDA's.
+    streams = "typedef struct CUstream_st *cudaStream_t; typedef struct CUevent_st *cudaEvent_t;\n"
+    (folder / "cuda_runtime_api.h").write_text(streams)
+    options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{name}"]
+    includes = ["-isystem", headers, "-isystem", str(folder)]
+    subprocess.run([compiler, *options, *includes, str(source), "-o", str(folder / name)], check=True)
+    return folder / name
 
 
 def _stub(compiler: str, folder: Path, library: str) -> str:
@@ -75,7 +99,8 @@ def _load(libraries: list[str]) -> None:
     import tensorrt_bindings
 
     sys.modules["tensorrt"] = tensorrt_bindings  # the wheel `tensorrt` is no more than this alias
-    tensorrt_bindings.get_plugin_registry = Registry()  # the stub's is NULL
+    if tensorrt_bindings.get_plugin_registry() is None:
+        tensorrt_bindings.get_plugin_registry = Registry()
 
 
 class Registry:

@@ -1,13 +1,15 @@
 """The quickly deployable plugins in NVIDIA's real plugin layer, as far as a build goes without TensorRT."""
 
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import tensorrt_layer as layer
-from tensorrt_stubs import InTensorRT, process_with_tensorrt
+from tensorrt_stubs import InTensorRT, compile_nvinfer, process_with_tensorrt
 
 from gocor.core.errors import ConfigError, DependencyError, ShapeError
 from gocor.plugins import ptx, tensorrt_quick
@@ -19,6 +21,7 @@ OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
 DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 SIZES = [(1, 1, 1, 1), (2, 13, 17, 23), (1, 196, 6, 8), (1, 32, 112, 256), (3, 128, 60, 81)]
 Size = tuple[int, ...]
+Build = Callable[..., layer.Built]
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,21 @@ def in_tensorrt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InTensorRT
     """Runs a function of ``tensorrt_layer`` where TensorRT's bindings can be imported."""
     with process_with_tensorrt(tmp_path_factory.mktemp("stubs")) as run:
         yield run
+
+
+@pytest.fixture(scope="module")
+def build_from_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+    """``tensorrt_layer.build_from_cpp``, which needs TensorRT's headers."""
+    folder = tmp_path_factory.mktemp("stubs")
+    library = compile_nvinfer(Path(__file__).parent / "native" / "quick_build.cpp", folder)
+    with process_with_tensorrt(folder, library) as run:
+        yield lambda *node: run(layer.build_from_cpp, str(library), *node)
+
+
+@pytest.fixture
+def build(in_tensorrt: InTensorRT) -> Build:
+    """Takes a node through the stages of a build: operator, radius, dtype, both shapes, whether dynamic."""
+    return lambda *node: in_tensorrt(layer.build, *node)
 
 
 def inputs(operator: str, size: Size, radius: int) -> tuple[Size, Size]:
@@ -77,9 +95,9 @@ def test_every_attribute_has_a_reader(operator: str) -> None:
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_a_build(operator: str, size: Size, dtype: str, dynamic: bool, in_tensorrt: InTensorRT) -> None:
+def test_a_build(operator: str, size: Size, dtype: str, dynamic: bool, build: Build) -> None:
     first, second = inputs(operator, size, 4)
-    built = in_tensorrt(layer.build, operator, 4, dtype, first, second, dynamic)
+    built = build(operator, 4, dtype, first, second, dynamic)
     assert built.output_dtypes == [dtype]
     assert built.output_shape == OPERATORS[operator].check(first, second, 4)
     assert built.arguments == second
@@ -91,19 +109,19 @@ def test_a_build(operator: str, size: Size, dtype: str, dynamic: bool, in_tensor
 
 @OPERATOR
 @pytest.mark.parametrize("radius", range(1, 9))
-def test_every_radius(operator: str, radius: int, in_tensorrt: InTensorRT) -> None:
+def test_every_radius(operator: str, radius: int, build: Build) -> None:
     first, second = inputs(operator, (2, 5, 19, 7), radius)
     for dtype in DTYPES:
-        built = in_tensorrt(layer.build, operator, radius, dtype, first, second, True)
+        built = build(operator, radius, dtype, first, second, True)
         assert built.output_shape == OPERATORS[operator].check(first, second, radius)
         assert (built.kernel, built.ptx) == ptx.read(operator, DTYPES[dtype], radius)
         assert built.grid == launch(operator, second, radius, DTYPES[dtype]).grid
 
 
 @OPERATOR
-def test_all_tensors_have_one_dtype_and_are_contiguous(operator: str, in_tensorrt: InTensorRT) -> None:
+def test_all_tensors_have_one_dtype_and_are_contiguous(operator: str, build: Build) -> None:
     first, second = inputs(operator, (1, 8, 9, 10), 2)
-    built = in_tensorrt(layer.build, operator, 2, "HALF", first, second, True)
+    built = build(operator, 2, "HALF", first, second, True)
     assert sorted(built.formats) == [["FLOAT LINEAR"] * 3, ["HALF LINEAR"] * 3]
 
 
@@ -129,6 +147,27 @@ def test_inputs_that_do_not_fit(in_tensorrt: InTensorRT) -> None:
         in_tensorrt(layer.build, "LocalCorrelation", 2, "FLOAT", features, (1, 8, 9, 9), False)
     with pytest.raises(ShapeError, match=r"and \[1, 8, 9, 10\]; expected \(N, 25, H, W\) and \(N, C, H, W\)"):
         in_tensorrt(layer.build, "LocalCorrelationTranspose", 2, "FLOAT", volume, features, False)
+
+
+# ── a build that comes from C++, as TensorRT's does
+
+
+@OPERATOR
+def test_a_build_from_cpp(operator: str, build: Build, build_from_cpp: Build) -> None:
+    """Through all of NVIDIA's bindings a plugin says the same as to their Python half alone."""
+    nodes = [(size, 4) for size in SIZES] + [((2, 5, 19, 7), radius) for radius in range(1, 9)]
+    for (size, radius), dtype, dynamic in itertools.product(nodes, DTYPES, (False, True)):
+        node = (operator, radius, dtype, *inputs(operator, size, radius), dynamic)
+        assert build_from_cpp(*node) == build(*node)
+
+
+def test_tensorrt_hears_of_a_failure(build_from_cpp: Build) -> None:
+    """An error becomes a failed build, not a crash; its text is on stderr."""
+    features = (1, 8, 9, 10)
+    with pytest.raises(RuntimeError, match="getOutputDataTypes"):
+        build_from_cpp("LocalCorrelation", 9, "FLOAT", features, features, True)
+    with pytest.raises(RuntimeError, match="getOutputShapes"):
+        build_from_cpp("LocalCorrelation", 2, "FLOAT", features, (1, 8, 9, 9), False)
 
 
 # ── TensorRT that is not there, or too old
