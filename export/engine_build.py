@@ -83,6 +83,7 @@ class EngineBuild:
         self._name = LIBRARY_NAMES[config.backend]
         self._targets = config.targets(library)
         self._gpu = _gpu(config)
+        self._kept: list[Any] = []  # what C++ refers to until the engine is built
 
     def run(self, progress: Progress | None) -> Built:
         """Parses the model, builds the engine and looks into it.
@@ -105,6 +106,7 @@ class EngineBuild:
             plan = self._build(builder, network, settings, steps)
             done = time.perf_counter()
             inspection = self._inspect(plan)
+            steps.raise_if_stopped()
         inputs, outputs = network_tensors(network)
         return Built(
             plan=plan,
@@ -143,6 +145,7 @@ class EngineBuild:
         typed = self._library.NetworkDefinitionCreationFlag.STRONGLY_TYPED
         network = builder.create_network(1 << int(typed))
         parser = self._library.OnnxParser(network, library_log(self._library))
+        self._kept.append(parser)  # it owns the weights
         if not parser.parse(self._model.content):
             errors = [parser.get_error(index) for index in range(parser.num_errors)]
             reason = "; ".join(
@@ -167,7 +170,9 @@ class EngineBuild:
     def _settings(self, builder: Any, steps: Steps, form: PluginForm) -> Any:
         library, config = self._library, self._config
         settings, flags = builder.create_builder_config(), library.BuilderFlag
-        settings.progress_monitor = progress_monitor(library, steps)
+        monitor = progress_monitor(library, steps)
+        self._kept.append(monitor)
+        settings.progress_monitor = monitor
         settings.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the inspector
         (settings.set_flag if config.tf32 else settings.clear_flag)(flags.TF32)  # on by default
         if config.workspace is not None:
@@ -192,6 +197,7 @@ class EngineBuild:
         file = self._config.timing_cache
         assert file is not None
         cache = settings.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+        self._kept.append(cache)
         if cache is None or not settings.set_timing_cache(cache, ignore_mismatch=False):
             got = f"{file} is of another GPU or another version of {self._name} ({self._reason()})"
             raise ConfigError("--timing-cache", got, "another file, which will be made")

@@ -94,7 +94,7 @@ def read_layers(text: str, plugins: Mapping[str, str], where: object) -> list[La
         where: the engine, for errors.
 
     Raises:
-        ModelError: the text is something else, or has no more than the layers' names.
+        ModelError: the text is something else.
     """
     try:
         entries = json.loads(text)["Layers"]
@@ -112,9 +112,11 @@ def dtype_name(text: str) -> str:
     return text.lower()
 
 
-def _layer(entry: Mapping[str, Any], plugins: Mapping[str, str]) -> Layer:
+def _layer(entry: Mapping[str, Any] | str, plugins: Mapping[str, str]) -> Layer:
+    if isinstance(entry, str):  # of a layer that it knows no more of than the name
+        entry = {"Name": entry}
     outputs = entry.get("Outputs") or [{}]
-    kind, name = str(entry["LayerType"]), str(entry.get("Name", ""))
+    kind, name = str(entry.get("LayerType", "unknown")), str(entry.get("Name", ""))
     return Layer(name, kind, _tensor_dtype(outputs[0]), _plugin(entry, name, plugins))
 
 

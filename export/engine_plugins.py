@@ -131,7 +131,7 @@ def check_built(calls: Sequence[OperatorCall], plugins: Mapping[str, int], where
     for operator, wanted in Counter(call.operator for call in calls).items():
         if (found := plugins.get(operator, 0)) < wanted:
             got = f"TensorRT put {found} of {wanted} {operator} into plugin layers"
-            raise ModelError(where, got, f"see its log, or build {WITHOUT}")
+            raise ModelError(where, got, f"see the log beside it, or build {WITHOUT}")
 
 
 def _few(names: Sequence[str]) -> str:

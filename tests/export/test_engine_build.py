@@ -143,7 +143,7 @@ def test_an_engine_without_the_plugin_is_an_error(library: FakeTensorRT, model: 
     library.shown = json.dumps({"Layers": [kept, {"Name": "fused", "LayerType": "kgen"}]})
     assert refusal(ModelError, model) == (
         "m.onnx: TensorRT put 0 of 1 LocalCorrelationTranspose into plugin layers; "
-        "see its log, or build without a plugin: --plugins none"
+        "see the log beside it, or build without a plugin: --plugins none"
     )
     assert not model.with_name("m.engine.json").exists()
 

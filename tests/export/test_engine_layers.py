@@ -81,9 +81,15 @@ def test_an_engine_of_float32_has_no_islands() -> None:
     assert EngineLayers.of(layers).counts == {"Convolution float32": 2}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "no JSON", "[]", "{}", '{"Layers": ["conv1a"]}', '{"Layers": [{"Name": "x"}]}']
-)
+def test_layers_of_which_only_the_name_is_known() -> None:
+    layers = read({"Layers": ["conv1a", {"Name": "level/Corr"}]}, {"level/Corr": "LocalCorrelation"})
+    assert layers == [
+        Layer("conv1a", "unknown", "", ""),
+        Layer("level/Corr", "unknown", "", "LocalCorrelation"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"Layers": [1]}', '{"Layers": 1}'])
 def test_an_inspector_that_says_nothing_is_an_error(text: str) -> None:
     with pytest.raises(ModelError, match=r"m\.engine: the engine inspector says nothing of its layers \("):
         read_layers(text, {}, "m.engine")
