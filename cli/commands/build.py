@@ -34,7 +34,7 @@ def build(
         str | None, typer.Option(metavar="SIZE", help="GPU memory for scratch, as 4GiB; all if not given.")
     ] = None,
     optimization_level: Annotated[
-        int | None, typer.Option(help="0 builds fastest, 5 runs fastest; the library's own is 3.")
+        int | None, typer.Option(help="0 builds fastest, 5 runs fastest; TensorRT's own is 3.")
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="File that keeps measurements; later builds take less time.")

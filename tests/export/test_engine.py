@@ -116,7 +116,7 @@ def test_where_there_is_a_gpu_the_engine_is_opened_if_it_can_be(
 
 
 def test_our_operators_are_built_of_their_function_bodies(tmp_path: Path) -> None:
-    report = build(save_with_operators(tmp_path / "m.onnx"), optimization_level=0)
+    report = build(save_with_operators(tmp_path / "m.onnx"))
     assert report.operators == {"LocalCorrelation": 1, "LocalCorrelationTranspose": 1}
     assert report.manifest.plugins == "none"
     assert not any("plugin" in kind for kind in report.network)
@@ -131,15 +131,21 @@ def test_options_reach_the_builder(model: Path, monkeypatch: pytest.MonkeyPatch)
         targets = [settings.get_compute_capability(i).name for i in range(settings.num_compute_capabilities)]
         limit = settings.get_memory_pool_limit(rtx.MemoryPoolType.WORKSPACE)
         tf32 = settings.get_flag(rtx.BuilderFlag.TF32)
-        seen.append((tf32, limit, settings.builder_optimization_level, targets))
+        seen.append((tf32, limit, targets))
         return real(self, builder, network, settings, steps)
 
     monkeypatch.setattr(EngineBuild, "_build", recorded)
-    build(model, workspace=1 << 20, optimization_level=1, compute_capabilities=("sm_86", "sm_120"))
-    assert seen.pop() == (False, 1 << 20, 1, ["SM86", "SM120"])
+    build(model, workspace=1 << 20, compute_capabilities=("sm_86", "sm_120"))
+    assert seen.pop() == (False, 1 << 20, ["SM86", "SM120"])
     report = build(model, tf32=True)
     assert seen.pop()[0] is True
     assert report.manifest.tf32
+
+
+def test_equal_models_give_equal_engines(model: Path) -> None:
+    first = build(model).manifest
+    assert build(model).manifest == first
+    assert build(model, tf32=True).manifest.engine_sha256 != first.engine_sha256
 
 
 def test_progress_is_that_of_the_library(model: Path) -> None:

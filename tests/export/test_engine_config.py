@@ -46,7 +46,7 @@ def test_values_that_make_no_sense(options: dict[str, object], message: str) -> 
     [
         (
             {"timing_cache": Path("t")},
-            "--timing-cache: is not there in TensorRT-RTX; it ignores timing caches",
+            "--timing-cache: is not there in TensorRT-RTX; its builder",
         ),
         ({"hardware_compatible": True}, "--hardware-compatible: is not there in TensorRT-RTX; leave it out"),
         ({"version_compatible": True}, "--version-compatible: is not there in TensorRT-RTX; build an engine"),
