@@ -52,6 +52,7 @@ struct Tiling<half_t, RADIUS> : Search<RADIUS> {
     static constexpr int PRODUCTS = HALO / 4;  // for the window of 8 pixels
     static constexpr int CHANNELS = 32;
     static constexpr int ROWS = HEIGHT + GROUP - 1;
+    static constexpr int ROWS_AT_ONCE = PRODUCTS == 1 ? ROWS : 3;  // unrolled; more would spill registers
     // Eight rows of 16 bytes each that load_matrices reads must lie on different banks: an odd multiple of 16
     // bytes from channel to channel. WEIGHT_PITCH does the same for the 2-byte reads and writes.
     static constexpr int PITCH = HALO == 4 ? 40 : 56;
@@ -172,7 +173,7 @@ GOCOR_DEVICE void multiply(const half_t* weights, const half_t* query,
     using T = Tiling<half_t, RADIUS>;
     const int lane = thread_index() % 32;
     const int channel = lane / 8 % 2 * 8 + lane % 8;  // rows of the matrices
-    GOCOR_UNROLL
+    GOCOR_UNROLL_BY(T::ROWS_AT_ONCE)
     for (int query_row = 0; query_row < T::ROWS; ++query_row) {
         unsigned window[T::CHANNELS / 16][T::PRODUCTS][4];
         GOCOR_UNROLL
@@ -221,6 +222,7 @@ GOCOR_DEVICE void run(const half_t* volume, const half_t* query, int C, int H, i
     const int lane = thread_index() % 32, column = thread_index() / 32 * 8;
     const WeightLoader weight_loader(volume, H, W, origin.x, origin.y);
     float sum[T::HEIGHT][T::CHANNELS / 16][4] = {};
+    GOCOR_NO_UNROLL
     for (int first_dy = 0; first_dy < SIDE; first_dy += T::GROUP) {
         const int done = first_dy * SIDE * plane;
         weight_loader.start(weight_tile, volume + done, SIDE * SIDE * plane - done);

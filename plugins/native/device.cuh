@@ -30,11 +30,14 @@ struct Index3 {
 #else
 
 #define GOCOR_DEVICE __device__ __forceinline__
-#define GOCOR_KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
+// Four blocks an SM: up to 128 registers for 128 threads.
+#define GOCOR_KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__, 4)
 // An array in the shared memory of the block, aligned to 16 bytes.
 #define GOCOR_SHARED(type, name, count) __shared__ alignas(16) type name[count]
 #define GOCOR_UNROLL _Pragma("unroll")
 #define GOCOR_NO_UNROLL _Pragma("unroll 1")
+#define GOCOR_UNROLL_BY(count) GOCOR_PRAGMA(unroll count)  // a constant expression
+#define GOCOR_PRAGMA(text) _Pragma(#text)
 
 namespace gocor {
 

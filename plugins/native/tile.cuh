@@ -56,6 +56,12 @@ class BoxLoader {
         return row * ROW_PITCH + plane * PITCH + column;
     }
 
+    static GOCOR_DEVICE int target_of(int copy) {
+        const int line = copy / STEPS;
+        if constexpr (PITCH == WIDTH && ROW_PITCH == PLANES * PITCH) return copy * STEP;  // saves registers
+        return target_of(line % PLANES, line / PLANES, copy % STEPS * STEP);
+    }
+
 public:
     static constexpr int SIZE = ROWS * ROW_PITCH;  // elements in shared memory
 
@@ -80,9 +86,7 @@ public:
             for (int i = 0; i < EACH; ++i) {
                 const int copy = thread_index() + i * THREADS;
                 if (COPIES % THREADS != 0 && copy >= COPIES) break;
-                const int line = copy / STEPS;
-                const int target = target_of(line % PLANES, line / PLANES, copy % STEPS * STEP);
-                start_one<BYTES>(shared + target, first, offset_[i], size);
+                start_one<BYTES>(shared + target_of(copy), first, offset_[i], size);
             }
         } else {
             GOCOR_NO_UNROLL

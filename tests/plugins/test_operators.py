@@ -11,44 +11,17 @@ import pytest
 import torch
 from golden import relative_l2
 from onnx import TensorProto
+from operator_cases import CASES, LARGE, OPERATOR, REFERENCES, table
 from operator_models import Call, first_shape, model_of, random_inputs
 
 from gocor.plugins import torch_ops
 from gocor.plugins.local_correlation.reference import local_correlation
-from gocor.plugins.local_correlation_transpose.reference import local_correlation_transpose
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import displacements
 
-REFERENCES = {"LocalCorrelation": local_correlation, "LocalCorrelationTranspose": local_correlation_transpose}
-
-# (N, C, H, W), radius. PyTorch's tiles are 8×8, the function body's (2·radius)²: below, at and above both.
-CASES = [
-    ((1, 1, 1, 1), 1),
-    ((1, 3, 1, 1), 4),
-    ((2, 5, 7, 9), 1),
-    ((1, 7, 5, 19), 2),
-    ((2, 4, 9, 11), 3),
-    ((1, 16, 8, 8), 4),
-    ((2, 13, 17, 23), 4),
-    ((1, 196, 6, 8), 4),
-    ((1, 33, 1, 40), 4),
-    ((1, 6, 26, 1), 4),
-    ((1, 3, 16, 16), 5),
-    ((1, 2, 13, 10), 6),
-    ((3, 5, 20, 3), 7),
-    ((1, 3, 17, 18), 8),
-    ((1, 2, 3, 35), 16),
-]
 SMALL = [case for case in CASES if np.prod(case[0]) * displacements(case[1]) < 1e6]
-LARGE = ((2, 32, 24, 40), 4)
 
-OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
 DEVICE = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
-
-
-def table(cases: list[tuple[tuple[int, ...], int]]) -> pytest.MarkDecorator:
-    ids = [f"{'x'.join(map(str, shape))}-r{radius}" for shape, radius in cases]
-    return pytest.mark.parametrize(("shape", "radius"), cases, ids=ids)
 
 
 def tolerance(operator: str, dtype: str) -> float:

@@ -15,6 +15,7 @@
     type* const name = static_cast<type*>(::gocor::host::self().block->shared(#name, sizeof(type) * (count)))
 #define GOCOR_UNROLL
 #define GOCOR_NO_UNROLL
+#define GOCOR_UNROLL_BY(count)
 
 namespace gocor {
 

@@ -1,0 +1,296 @@
+"""The CUDA kernels, without a GPU: the same source compiled by g++, and what ptxas says of the PTX."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from golden import relative_l2
+from host_kernels import HARNESS, PLUGINS, HostKernels, Problem, compile_host
+from operator_cases import CASES, LARGE, OPERATOR, REFERENCES, table
+from operator_models import random_inputs
+
+from gocor.core.errors import ConfigError, DependencyError
+from gocor.plugins import ptx
+from gocor.plugins.launch import Launch
+from gocor.plugins.local_correlation.launch import launch as launch_local_correlation
+from gocor.plugins.local_correlation_transpose.launch import launch as launch_local_correlation_transpose
+from gocor.plugins.nvrtc import Nvrtc
+from gocor.plugins.registry import OPERATORS
+from gocor.plugins.schema import MAX_KERNEL_RADIUS
+
+# The radii that kernels know; then several tiles and chunks of channels, and widths that are multiples of 8
+# or 4, which is what wide copies depend on.
+KERNEL_CASES = [
+    *(case for case in CASES if case[1] <= MAX_KERNEL_RADIUS),
+    LARGE,
+    ((1, 17, 11, 36), 1),
+    ((1, 40, 7, 64), 2),
+    ((1, 33, 6, 48), 3),
+    ((2, 20, 9, 64), 6),
+    ((1, 40, 10, 48), 8),
+]
+DTYPE = pytest.mark.parametrize("dtype", ["float32", "float16"])
+CANARIES = 64  # elements on either side of an array
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
+    target = tmp_path_factory.mktemp("kernels") / "libkernels.so"
+    flags = ("-DGOCOR_FIBERS", "-shared", "-fPIC")
+    return HostKernels(compile_host(target, [HARNESS / "table.cpp"], flags))
+
+
+def problem_of(shape: tuple[int, ...], radius: int, dtype: str) -> Problem:
+    return Problem(*shape, radius, dtype == "float16")
+
+
+class Guarded(NamedTuple):
+    """An array between canaries."""
+
+    memory: np.ndarray
+    array: np.ndarray
+
+    def is_alone_changed(self) -> bool:
+        start = (self.array.ctypes.data - self.memory.ctypes.data) // self.memory.itemsize
+        around = np.delete(self.memory, np.s_[start : start + self.array.size])
+        return bool(np.isnan(around).all())
+
+
+def guarded(shape: tuple[int, ...], dtype: str, shift: int, content: np.ndarray | None = None) -> Guarded:
+    """Room for an array, NaN in and around it, ``shift`` elements off a multiple of 64 bytes."""
+    size = int(np.prod(shape))
+    memory = np.full(size + 2 * CANARIES, np.nan, dtype)
+    start = CANARIES // 2
+    while (memory.ctypes.data + start * memory.itemsize) % 64 != 0:
+        start += 1
+    start += shift
+    array = memory[start : start + size].reshape(shape)
+    if content is not None:
+        array[...] = content
+    return Guarded(memory, array)
+
+
+# ── correctness on the host
+
+
+@OPERATOR
+@DTYPE
+@pytest.mark.parametrize("shift", [0, 1, 4], ids=["aligned", "unaligned", "partly aligned"])
+@table(KERNEL_CASES)
+def test_kernel(
+    kernels: HostKernels, operator: str, dtype: str, shape: tuple[int, ...], radius: int, shift: int
+) -> None:
+    """NaN around the inputs and in the output: what is read outside, or not written, shows."""
+    schema = OPERATORS[operator]
+    first, query = random_inputs(operator, shape, radius, dtype)
+    expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
+    inputs = [guarded(array.shape, dtype, shift, array) for array in (first, query)]
+    out = guarded(expected.shape, dtype, shift)
+    failure = kernels.run(
+        schema, problem_of(shape, radius, dtype), inputs[0].array, inputs[1].array, out.array
+    )
+    assert failure is None
+    assert relative_l2(out.array, expected) <= schema.tolerances[dtype]
+    assert out.is_alone_changed()
+    assert np.array_equal(inputs[0].array, first)
+    assert np.array_equal(inputs[1].array, query)
+
+
+@OPERATOR
+@DTYPE
+def test_kernel_accumulates_in_float32(kernels: HostKernels, operator: str, dtype: str) -> None:
+    """A thousand times 1 + 2^-9: in float16 the small part of a sum is lost from 2 on."""
+    shape, radius = (1, 1024, 3, 8), 1
+    first, query = (np.ones_like(array) for array in random_inputs(operator, shape, radius, dtype))
+    query += np.asarray(2**-9, dtype)
+    expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
+    out = np.empty(expected.shape, dtype)
+    kernels.run(OPERATORS[operator], problem_of(shape, radius, dtype), first, query, out)
+    assert np.array_equal(out, expected.astype(dtype))
+
+
+@OPERATOR
+@DTYPE
+def test_kernel_on_an_empty_batch(kernels: HostKernels, operator: str, dtype: str) -> None:
+    out = np.full(100, np.nan, dtype)
+    shape = (0, 4, 9, 7)
+    assert kernels.run(OPERATORS[operator], problem_of(shape, 2, dtype), out, out, out) is None
+    assert np.isnan(out).all()
+
+
+@OPERATOR
+def test_there_is_no_kernel_beyond_radius_8(kernels: HostKernels, operator: str) -> None:
+    out = np.zeros(1, np.float32)
+    problem = problem_of((1, 1, 1, 1), MAX_KERNEL_RADIUS + 1, "float32")
+    assert kernels.run(OPERATORS[operator], problem, out, out, out) == "there is no such kernel"
+
+
+# ── launches
+
+LAUNCHES: dict[str, Callable[..., Launch]] = {
+    "LocalCorrelation": launch_local_correlation,
+    "LocalCorrelationTranspose": launch_local_correlation_transpose,
+}
+
+
+@OPERATOR
+@DTYPE
+def test_launches_are_the_same_in_python_and_cpp(kernels: HostKernels, operator: str, dtype: str) -> None:
+    for radius in range(1, MAX_KERNEL_RADIUS + 1):
+        for shape in ((1, 1, 1, 1), (3, 32, 112, 256), (2, 33, 113, 257), (1, 196, 7, 16), (0, 5, 4, 3)):
+            there = kernels.geometry(OPERATORS[operator], problem_of(shape, radius, dtype))
+            here = LAUNCHES[operator](*shape, radius, dtype)
+            assert (
+                there.kernel.decode() == here.kernel == ptx.Variant(OPERATORS[operator], dtype, radius).kernel
+            )
+            assert (*there.grid,) == here.grid
+            assert (there.threads, there.shared) == (here.block, here.shared)
+            assert here.block <= 128
+
+
+@OPERATOR
+def test_launch_refuses_a_radius_without_kernel(operator: str) -> None:
+    with pytest.raises(ConfigError, match="is 9, and CUDA kernels go up to 8"):
+        LAUNCHES[operator](1, 3, 4, 5, 9, "float32")
+
+
+# ── sanitizers
+
+ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
+THREAD = ("-fsanitize=thread", "-g1")
+
+
+def radii(*values: int) -> str:
+    return f"-DGOCOR_RADII(X)={' '.join(f'X({value})' for value in values)}"
+
+
+def run_sanitized(program: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
+    command = [str(program)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    # ThreadSanitizer of g++ 12 finds no place for its memory where Linux randomises addresses much.
+    if "unexpected memory mapping" in result.stderr and (setarch := shutil.which("setarch")):
+        command = [setarch, "--addr-no-randomize", *command]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return result
+
+
+@pytest.mark.parametrize("flags", [ADDRESS, THREAD], ids=["address and undefined behaviour", "thread"])
+def test_sanitizer_finds_nothing(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Radius 1 and 4 as they are mostly used, 5 has two groups of displacements and two products a window."""
+    sources = [HARNESS / "sanitize.cpp"]
+    result = run_sanitized(compile_host(tmp_path / "sanitize", sources, (*flags, radii(1, 4, 5))))
+    assert (result.returncode, result.stdout) == (0, "ok\n"), result.stderr
+
+
+class Plant(NamedTuple):
+    """A mistake put into a copy of the sources, how it is compiled, and what finds it."""
+
+    file: str
+    right: str
+    wrong: str
+    flags: tuple[str, ...]
+    report: str
+
+
+PLANTS = {
+    "write beyond the output": Plant(
+        "native/tile.cuh",
+        "if (row >= 0 && x + column < width) image[",
+        "if (row >= 0) image[",
+        ADDRESS,
+        "AddressSanitizer: heap-buffer-overflow",
+    ),
+    "read beyond the input": Plant(
+        "native/tile.cuh",
+        "static_cast<unsigned>(offset) < static_cast<unsigned>(size)",
+        "offset >= 0 && size > 0",
+        ADDRESS,
+        "AddressSanitizer: heap-buffer-overflow",
+    ),
+    "shared memory too small": Plant(
+        "local_correlation/kernel.cuh",
+        "GOCOR_SHARED(half_t, query_tiles, 2 * QueryLoader::SIZE)",
+        "GOCOR_SHARED(half_t, query_tiles, 2 * QueryLoader::SIZE - 8)",
+        ADDRESS,
+        "AddressSanitizer: heap-buffer-overflow",
+    ),
+    "barrier missing before a tile is overwritten": Plant(
+        "local_correlation/kernel.cuh",
+        "work(reference_tile, query_tile);\n            sync_block();",
+        "work(reference_tile, query_tile);",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "barrier missing before a tile is read": Plant(
+        "local_correlation_transpose/kernel.cuh",
+        "wait_copies<T::AHEAD - 1>();\n            sync_block();",
+        "wait_copies<T::AHEAD - 1>();",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "copies not waited for": Plant(
+        "local_correlation_transpose/kernel.cuh",
+        "wait_copies<0>();",
+        "",
+        ("-DGOCOR_FIBERS",),
+        "a copy that nobody waited for",
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+def test_planted_mistake_is_found(plant: Plant, tmp_path: Path) -> None:
+    plugins = tmp_path / "plugins"
+    for folder in ("native", *(schema.torch_name for schema in OPERATORS.values())):
+        shutil.copytree(PLUGINS / folder, plugins / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (plugins / plant.file).read_text()
+    assert source.count(plant.right) == 1
+    (plugins / plant.file).write_text(source.replace(plant.right, plant.wrong))
+    flags = (*plant.flags, radii(4))
+    program = compile_host(tmp_path / "planted", [HARNESS / "sanitize.cpp"], flags, plugins)
+    result = run_sanitized(program)
+    assert result.returncode != 0
+    assert plant.report in result.stderr
+
+
+# ── ptxas
+
+ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_120")
+
+
+@pytest.fixture(scope="module")
+def ptxas() -> str:
+    if not (path := shutil.which("ptxas")):
+        pytest.skip("registers are counted by ptxas, of a CUDA toolkit")
+    return path
+
+
+@OPERATOR
+@DTYPE
+@pytest.mark.parametrize("radius", [1, 4, 8])
+def test_kernel_fits_registers_and_shared_memory(
+    ptxas: str, operator: str, dtype: str, radius: int, tmp_path: Path
+) -> None:
+    """No spills, and four blocks of 128 threads in the registers of an SM."""
+    try:
+        text = ptx.compile_variant(ptx.Variant(OPERATORS[operator], dtype, radius), Nvrtc())
+    except DependencyError as error:
+        pytest.skip(str(error))
+    source = tmp_path / "kernel.ptx"
+    source.write_text(text)
+    for architecture in ARCHITECTURES:
+        command = [ptxas, "-v", f"-arch={architecture}", str(source), "-o", os.devnull]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in result.stderr
+        (registers,) = re.findall(r"Used (\d+) registers", result.stderr)
+        (shared,) = re.findall(r"(\d+) bytes smem", result.stderr)
+        assert int(registers) <= 65536 // (4 * 128), architecture
+        assert int(shared) <= 48 * 1024
