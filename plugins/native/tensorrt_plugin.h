@@ -1,0 +1,127 @@
+// Our operators as TensorRT plugins (IPluginV3): all that they share. An operator gives an `Operator`.
+//
+// No exception leaves a method: what goes wrong is said to TensorRT's logger, and the method gives a failure.
+
+#pragma once
+
+#include <NvInferRuntime.h>
+#include <NvInferVersion.h>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "native/launch.h"
+
+static_assert(NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= 1009, "TensorRT 10.9 or later is needed");
+
+namespace gocor::tensorrt {
+
+constexpr const char* NAMESPACE = "gocor";
+constexpr std::int32_t DEFAULT_RADIUS = 4;
+constexpr std::int32_t MAX_RADIUS = 8;  // of the kernels
+
+constexpr int displacements(int radius) { return (2 * radius + 1) * (2 * radius + 1); }
+
+// What went wrong, in words for the log.
+struct Failure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+constexpr std::int64_t UNKNOWN = -1;  // a size that is known at run time only
+
+using Sizes = std::array<std::int64_t, 4>;
+using Dimensions = std::array<const nvinfer1::IDimensionExpr*, 4>;
+
+// What is special about an operator with two inputs, the second of which is (N, C, H, W), and one output.
+struct Operator {
+    const char* name;
+    const char* version;
+    // What the shapes of the inputs ought to be, for a message. Empty when these may be right: sizes may be UNKNOWN.
+    std::string (*expected)(const Sizes& first, const Sizes& query, int radius);
+    Dimensions (*output)(const Dimensions& first, const Dimensions& query, int radius, nvinfer1::IExprBuilder&);
+    const char* (*run)(const Problem&, const void* first, const void* query, void* output, void* stream);
+};
+
+extern const Operator LOCAL_CORRELATION, LOCAL_CORRELATION_TRANSPOSE;
+
+// Equal, as far as both are known.
+inline bool may_be_equal(std::int64_t a, std::int64_t b) { return a == b || a == UNKNOWN || b == UNKNOWN; }
+
+// Says what went wrong with a layer to the logger of the calling builder or engine, or to stderr if there is none.
+void log_error(const Operator& described, const char* layer, const char* what) noexcept;
+
+class Plugin final : public nvinfer1::IPluginV3,
+                     public nvinfer1::IPluginV3OneCore,
+                     public nvinfer1::IPluginV3OneBuild,
+                     public nvinfer1::IPluginV3OneRuntime {
+    const Operator& operator_;
+    std::string layer_;
+    std::int32_t radius_;
+    std::string description_;
+    nvinfer1::PluginField field_;
+    nvinfer1::PluginFieldCollection fields_{1, &field_};
+
+public:
+    // Throws a Failure unless there are kernels for `radius`.
+    Plugin(const Operator& described, std::string layer, std::int32_t radius);
+    Plugin(const Plugin& other) : Plugin(other.operator_, other.layer_, other.radius_) {}
+    Plugin& operator=(const Plugin&) = delete;
+
+    nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
+    nvinfer1::IPluginV3* clone() noexcept override;
+
+    const char* getPluginName() const noexcept override { return operator_.name; }
+    const char* getPluginVersion() const noexcept override { return operator_.version; }
+    const char* getPluginNamespace() const noexcept override { return NAMESPACE; }
+
+    std::int32_t getNbOutputs() const noexcept override { return 1; }
+    std::int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, std::int32_t input_count,
+                                 const nvinfer1::DynamicPluginTensorDesc* outputs,
+                                 std::int32_t output_count) noexcept override;
+    std::int32_t getOutputDataTypes(nvinfer1::DataType* outputs, std::int32_t output_count,
+                                    const nvinfer1::DataType* inputs, std::int32_t input_count) const noexcept override;
+    std::int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, std::int32_t input_count,
+                                 const nvinfer1::DimsExprs* shape_inputs, std::int32_t shape_input_count,
+                                 nvinfer1::DimsExprs* outputs, std::int32_t output_count,
+                                 nvinfer1::IExprBuilder& builder) noexcept override;
+    bool supportsFormatCombination(std::int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors,
+                                   std::int32_t input_count, std::int32_t output_count) noexcept override;
+    const char* getTimingCacheID() noexcept override { return description_.c_str(); }
+    const char* getMetadataString() noexcept override { return description_.c_str(); }
+
+    std::int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, std::int32_t input_count,
+                               const nvinfer1::PluginTensorDesc* outputs, std::int32_t output_count) noexcept override;
+    std::int32_t enqueue(const nvinfer1::PluginTensorDesc* input_descriptions,
+                         const nvinfer1::PluginTensorDesc* output_descriptions, const void* const* inputs,
+                         void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
+    nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override { return clone(); }
+    const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return &fields_; }
+
+private:
+    template <class Action>
+    std::int32_t attempt(const Action& action) const noexcept;
+    void check_shapes(const Sizes& first, const Sizes& query) const;
+    Problem problem(const nvinfer1::PluginTensorDesc& first, const nvinfer1::PluginTensorDesc& query) const;
+};
+
+class Creator final : public nvinfer1::IPluginCreatorV3One {
+    const Operator& operator_;
+    nvinfer1::PluginField field_{"radius", &DEFAULT_RADIUS, nvinfer1::PluginFieldType::kINT32, 1};
+    nvinfer1::PluginFieldCollection fields_{1, &field_};
+
+public:
+    explicit Creator(const Operator& described) : operator_(described) {}
+    Creator(const Creator&) = delete;
+    Creator& operator=(const Creator&) = delete;
+
+    nvinfer1::IPluginV3* createPlugin(const char* layer, const nvinfer1::PluginFieldCollection* fields,
+                                      nvinfer1::TensorRTPhase phase) noexcept override;
+    const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &fields_; }
+    const char* getPluginName() const noexcept override { return operator_.name; }
+    const char* getPluginVersion() const noexcept override { return operator_.version; }
+    const char* getPluginNamespace() const noexcept override { return NAMESPACE; }
+};
+
+}  // namespace gocor::tensorrt
