@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from gocor.core.errors import ConfigError, DependencyError, ImageError, ProviderError
-from gocor.runtime.session import PROVIDERS, load
+from gocor.runtime.session import ENGINE_SUFFIXES, PROVIDERS, load
 
 ZERO = "zero flow"
-MODEL_SUFFIXES = (".onnx", ".engine", ".plan")
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,18 @@ class Method:
 
 @contextlib.contextmanager
 def open_methods(
-    models: Sequence[str | Path], peers: Sequence[str] = (), provider: str = "cpu", threads: int | None = None
+    models: Sequence[str | Path],
+    peers: Sequence[str] = (),
+    provider: str | None = None,
+    threads: int | None = None,
 ) -> Iterator[tuple[Method, ...]]:
     """Loads models and checkpoints, closes them afterwards, and puts peers and the zero flow behind them.
 
     Args:
-        models: ``.onnx`` files, and checkpoints, which run in PyTorch.
+        models: ``.onnx`` files, engines, and checkpoints, which run in PyTorch.
         peers: names among ``PEERS``.
-        provider: where models run; checkpoints run on the CPU for ``cpu``, else on the GPU.
+        provider: where ``.onnx`` files run, ``cpu`` for None; checkpoints run on the CPU for that, else on
+            the GPU. Engines run on what they were built for.
         threads: for the operators on the CPU.
 
     Raises:
@@ -53,7 +56,7 @@ def open_methods(
     """
     if not models and not peers:
         raise ConfigError("MODEL", "is missing", "a model, a checkpoint, or --peers")
-    if provider not in PROVIDERS:
+    if provider is not None and provider not in PROVIDERS:
         raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(PROVIDERS)}")
     opened = [_peer(name) for name in peers]
     if repeated := next((name for name in peers if list(peers).count(name) > 1), None):
@@ -75,23 +78,24 @@ def _names(models: Sequence[str]) -> list[str]:
 
 
 def _open(
-    model: str | Path, name: str, provider: str, threads: int | None, stack: contextlib.ExitStack
+    model: str | Path, name: str, provider: str | None, threads: int | None, stack: contextlib.ExitStack
 ) -> Method:
-    if Path(model).suffix in MODEL_SUFFIXES:
-        estimator = stack.enter_context(load(model, provider, threads))
+    if (suffix := Path(model).suffix) == ".onnx" or suffix in ENGINE_SUFFIXES:
+        chosen = None if suffix in ENGINE_SUFFIXES else provider
+        estimator = stack.enter_context(load(model, chosen, threads))
         about = estimator.metadata
         facts = {"path": str(model), "network": about.network, "size": f"{about.height}x{about.width}"}
-        return Method(name, estimator, f"{facts['size']} · {provider}", facts)
+        return Method(name, estimator, f"{facts['size']} · {estimator.provider}", facts)
     return _checkpoint(model, name, provider, threads)
 
 
-def _checkpoint(model: str | Path, name: str, provider: str, threads: int | None) -> Method:
+def _checkpoint(model: str | Path, name: str, provider: str | None, threads: int | None) -> Method:
     import torch
 
     from gocor.export.checkpoint import load_network
     from gocor.export.estimate import estimate_flow
 
-    device = "cpu" if provider == "cpu" else "cuda"
+    device = "cpu" if provider in (None, "cpu") else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
         raise ProviderError(model, "PyTorch finds no CUDA GPU", "--provider cpu")
     if threads is not None:

@@ -26,8 +26,9 @@ except ImportError as error:
 
 Arrays = Mapping[str, np.ndarray]
 
-logger = logging.getLogger("gocor")
+PYTORCH = "PyTorch"  # name of the network's own runner
 
+logger = logging.getLogger("gocor")
 
 # Polygraphy's figures about the elements of an output, in its own units. Relative ones are to PyTorch's
 # element, so that a single one near zero can make them huge.
@@ -62,16 +63,20 @@ class Runner(BaseRunner):
         return outputs
 
 
-def run_both(estimator: FlowEstimator, network: Network, inputs: Arrays) -> tuple[Arrays, Arrays]:
-    """Outputs of the model and of PyTorch by name, for the model's inputs."""
-    metadata = estimator.metadata
-    runners = [
-        Runner("model", metadata, estimator.run),
-        Runner("PyTorch", metadata, lambda feed: run_pytorch(network, metadata, feed)),
-    ]
+def run_all(
+    estimators: Mapping[str, FlowEstimator], network: Network, inputs: Arrays
+) -> dict[str, dict[str, np.ndarray]]:
+    """Outputs of estimators of one model, and of PyTorch, for the model's inputs.
+
+    Returns:
+        For the name of each estimator, and for ``PYTORCH``, the outputs by name.
+    """
+    metadata = next(iter(estimators.values())).metadata
+    runners = [Runner(name, metadata, estimator.run) for name, estimator in estimators.items()]
+    runners.append(Runner(PYTORCH, metadata, lambda feed: run_pytorch(network, metadata, feed)))
     with _polygraphys_voice():
         results = comparator.Comparator.run(runners, data_loader=[OrderedDict(inputs)])
-    return dict(results["model"][0].items()), dict(results["PyTorch"][0].items())
+    return {runner.name: dict(results[runner.name][0].items()) for runner in runners}
 
 
 def run_pytorch(network: Network, metadata: ModelMetadata, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -85,13 +90,13 @@ def run_pytorch(network: Network, metadata: ModelMetadata, inputs: Arrays) -> di
     return {name: outputs[name].cpu().numpy() for name in metadata.output_names}
 
 
-def compare_elements(model: Arrays, pytorch: Arrays) -> dict[str, dict[str, float | None]]:
+def compare_elements(model: Arrays, truth: Arrays) -> dict[str, dict[str, float | None]]:
     """Polygraphy's simple comparison of every output: ``FIGURES`` by name, None where not finite."""
     # SimpleCompareFunc came with 0.53; CompareFunc.simple goes with 0.60.
     simple = getattr(comparator, "SimpleCompareFunc", None) or comparator.CompareFunc.simple
     sides = [
         comparator.IterationResult(OrderedDict(outputs), runner_name=name)
-        for name, outputs in (("model", model), ("PyTorch", pytorch))
+        for name, outputs in (("model", model), ("truth", truth))
     ]
     with _polygraphys_voice(), np.errstate(all="ignore"):  # what is not finite is judged elsewhere
         # Only the figures count; Polygraphy's own verdict would be about single elements.

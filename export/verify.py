@@ -1,5 +1,6 @@
 """Is a model the network it was made from? PyTorch and the model run on the same pairs, and are compared."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -13,19 +14,28 @@ from gocor.core.errors import ConfigError, ModelError
 from gocor.core.files import sha256
 from gocor.export.checkpoint import load_network, weights_sha256
 from gocor.export.networks import Network, create_network
-from gocor.export.polygraphy_runners import Arrays, compare_elements, run_both
+from gocor.export.polygraphy_runners import PYTORCH, Arrays, compare_elements, run_all
 from gocor.runtime.compare import TOLERANCES, Comparison, Tolerance, compare_flows, compare_scores
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.images import check_same_size, pad_pair
+from gocor.runtime.manifest import EngineManifest
 from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
 from gocor.runtime.pairs import FilePairs, Pair, PairSource, find_pairs
 from gocor.runtime.preprocess import as_batches, preprocess, resize_images
 from gocor.runtime.sample_pair import sample_pair
-from gocor.runtime.session import FlowEstimator, load
+from gocor.runtime.session import ENGINE_SUFFIXES, FlowEstimator, check_model_file, load
 
 Progress = Callable[[int, int | None, str], None]  # done, total, what comes now
 Images = tuple[np.ndarray, np.ndarray]
 SHOWN_HASH = 12  # digits of a hash in an error
+MODEL, ONNX_RUNTIME = "model", "ONNX Runtime"  # runners, beside PyTorch's
+_WHOLE = "PyTorch ↔ model"
+# What is compared, with what is taken for the truth there.
+_STAGES = {
+    _WHOLE: (MODEL, PYTORCH),
+    "PyTorch ↔ ONNX Runtime": (ONNX_RUNTIME, PYTORCH),
+    "ONNX Runtime ↔ engine": (MODEL, ONNX_RUNTIME),
+}
 
 logger = logging.getLogger("gocor")
 
@@ -56,11 +66,40 @@ class Worst:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A step on the way from a network to an engine, whose two ends were compared.
+
+    Attributes:
+        name: of it.
+        worst: of all pairs for each output, in the model's order.
+        pairs: every pair.
+    """
+
+    name: str
+    worst: tuple[Worst, ...]
+    pairs: tuple[PairResult, ...]
+
+    @classmethod
+    def of(cls, name: str, pairs: Sequence[PairResult]) -> "Stage":
+        """Finds the worst of some pairs, of which there is at least one."""
+        worst = []
+        for outputs in zip(*(pair.outputs for pair in pairs), strict=True):
+            pair, output = max(zip(pairs, outputs, strict=True), key=lambda both: both[1].badness)
+            worst.append(Worst(pair.name, output))
+        return cls(name, tuple(worst), tuple(pairs))
+
+    @property
+    def passed(self) -> bool:
+        """Every output of every pair is within the tolerance."""
+        return all(entry.output.passed for entry in self.worst)
+
+
+@dataclass(frozen=True)
 class VerifyReport:
     """What a verification found.
 
     Attributes:
-        passed: every output of every pair is within the tolerance.
+        passed: every output of every pair is within the tolerance, in every stage, too.
         model: path of the model.
         model_sha256: of the file.
         checkpoint: path of the checkpoint; empty for a network from memory.
@@ -72,6 +111,8 @@ class VerifyReport:
         worst: of all pairs for each output, in the model's order.
         pairs: every pair.
         machine: where this was, with the versions of what did the work.
+        onnx: path of the ONNX model that an engine was built from; None for an ONNX model.
+        stages: the steps on the way to an engine, PyTorch to ONNX Runtime and ONNX Runtime to the engine.
     """
 
     passed: bool
@@ -86,30 +127,35 @@ class VerifyReport:
     worst: tuple[Worst, ...]
     pairs: tuple[PairResult, ...]
     machine: Machine
+    onnx: Path | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 def verify(
     model: str | Path,
     checkpoint: str | Path | Network,
     pairs: str | Path | PairSource | Sequence[Images] | None = None,
-    provider: str = "cpu",
+    provider: str | None = None,
     *,
+    onnx: str | Path | None = None,
     threads: int | None = None,
     pad: bool = False,
     tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Compares a model with the network it was made from, run by PyTorch.
+    """Compares a model or engine with the network it was made from, run by PyTorch.
 
     PyTorch runs the official pipeline at the model's size. Pairs of another size are resized to it by the
-    network's own rule before, for both alike.
+    network's own rule before, for both alike. An engine is also compared with the ONNX model that it was
+    built from, in ONNX Runtime on the CPU, and that with PyTorch.
 
     Args:
-        model: that ``gocor export`` made.
+        model: that ``gocor export`` made, or the engine that ``gocor build`` made of one.
         checkpoint: that it was made from, or the network itself.
         pairs: pairs of uint8 RGB images ``(H, W, 3)``, a CSV file, or what ``find_pairs`` gives; the built-in
             pair, for every place of the model's batch another one, when None.
-        provider: ``cpu``, ``cuda`` or ``tensorrt``, for the model.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``, for an ONNX model; ``cpu`` when None.
+        onnx: that the engine was built from; the file of that name beside the engine when None.
         threads: of the model on the CPU; one for each physical core when None.
         pad: pad two images of different sizes with black instead of refusing them.
         tolerance: AEPE allowed for the final flow, px; the other limits grow with it. That of
@@ -121,25 +167,48 @@ def verify(
 
     Raises:
         ModelError: the model was not made from these weights, or from other iterations, or cannot be loaded.
-        ConfigError: there are no pairs, or the tolerance is none.
+        ConfigError: there are no pairs, the tolerance is none, or ``onnx`` is given for a model.
         ShapeError: images in memory are not uint8 RGB.
         GocorError: what ``load``, ``load_network`` and reading images say.
     """
-    with load(model, provider, threads) as estimator:
+    with contextlib.ExitStack() as loaded:
+        estimator = loaded.enter_context(load(model, provider, threads))
+        estimators = {MODEL: estimator}
+        if (built_from := _model_of(estimator, onnx)) is not None:
+            estimators[ONNX_RUNTIME] = loaded.enter_context(load(built_from, threads=threads))
         described = estimator.metadata
         allowed = TOLERANCES[described.spec.family]
         if tolerance is not None:
             allowed = allowed.scaled_to(tolerance)
         network = _network_of(estimator, checkpoint)
         source = _source(pairs, described)
-        results: list[PairResult] = []
+        results: list[dict[str, PairResult]] = []
         for batch in _batches(source, described, pad):
             if progress:
                 progress(len(results), source.expected, batch[0].name)
-            results += _compare_batch(estimator, network, batch, allowed)
+            results += _compare_batch(estimators, network, batch, allowed)
     if not results:
         raise ConfigError("pairs", "there are none", "at least one pair of images")
-    return _report(estimator, network, allowed, tuple(results))
+    stages = {name: Stage.of(name, [pair[name] for pair in results]) for name in results[0]}
+    return _report(estimator, network, allowed, stages.pop(_WHOLE), tuple(stages.values()), built_from)
+
+
+def _model_of(estimator: FlowEstimator, given: str | Path | None) -> Path | None:
+    """The ONNX model that an engine was built from; None for an estimator that is none."""
+    if estimator.path.suffix not in ENGINE_SUFFIXES:
+        if given is not None:
+            raise ConfigError("--onnx", f"is for engines, and {estimator.path} is a model", "leave it out")
+        return None
+    manifest = EngineManifest.of(estimator.path)
+    path = Path(given) if given is not None else estimator.path.with_name(manifest.model)
+    if given is None and not path.exists():
+        got = f"is missing, the model that {estimator.path} was built from"
+        raise ModelError(path, got, "give it with --onnx")
+    if (found := sha256(check_model_file(path))) != manifest.model_sha256:
+        hashes = f"SHA-256 {found[:SHOWN_HASH]}…, not {manifest.model_sha256[:SHOWN_HASH]}…"
+        got = f"is not the model that {estimator.path} was built from ({hashes})"
+        raise ModelError(path, got, f"give that with --onnx, or rebuild the engine: {manifest.rebuild}")
+    return path
 
 
 def _network_of(estimator: FlowEstimator, checkpoint: str | Path | Network) -> Network:
@@ -245,51 +314,54 @@ def _inputs(described: ModelMetadata, reference: np.ndarray, query: np.ndarray) 
 
 
 def _compare_batch(
-    estimator: FlowEstimator, network: Network, batch: list[_Prepared], tolerance: Tolerance
-) -> list[PairResult]:
-    described = estimator.metadata
+    estimators: Mapping[str, FlowEstimator], network: Network, batch: list[_Prepared], tolerance: Tolerance
+) -> list[dict[str, PairResult]]:
+    """For every pair its result in each stage."""
+    described = estimators[MODEL].metadata
     filled = batch + batch[-1:] * (described.batch - len(batch))
     inputs = {name: np.concatenate([pair.inputs[name] for pair in filled]) for name in batch[0].inputs}
-    model, pytorch = run_both(estimator, network, inputs)
+    sides = run_all(estimators, network, inputs)
     results = []
     for index, pair in enumerate(batch):
-        alone = slice(index, index + 1)
-        ours, theirs = ({name: array[alone] for name, array in side.items()} for side in (model, pytorch))
-        outputs = _compare_outputs(described, ours, theirs, tolerance)
-        results.append(PairResult(pair.name, pair.height, pair.width, outputs))
+        alone = {
+            side: {name: array[index : index + 1] for name, array in outputs.items()}
+            for side, outputs in sides.items()
+        }
+        stages = {}
+        for name, (side, truth) in _STAGES.items():
+            if side in alone and truth in alone:
+                outputs = _compare_outputs(described, alone[side], alone[truth], tolerance)
+                stages[name] = PairResult(pair.name, pair.height, pair.width, outputs)
+        results.append(stages)
     return results
 
 
 def _compare_outputs(
-    described: ModelMetadata, model: Arrays, pytorch: Arrays, tolerance: Tolerance
+    described: ModelMetadata, model: Arrays, truth: Arrays, tolerance: Tolerance
 ) -> tuple[Comparison, ...]:
     """All outputs for one pair, a batch of one."""
-    elements = compare_elements(model, pytorch)
+    elements = compare_elements(model, truth)
     unit = np.float32(described.spec.flow_unit if described.io == "tensors" else 1)
     outputs = []
     for name in described.output_names:
         if name == ORIENTATION_SCORE:
-            output = compare_scores(name, model[name], pytorch[name], tolerance)
+            output = compare_scores(name, model[name], truth[name], tolerance)
         else:
-            flows = model[name][0] * unit, pytorch[name][0] * unit
+            flows = model[name][0] * unit, truth[name][0] * unit
             output = compare_flows(name, *flows, tolerance, final=name == described.flow.name)
         outputs.append(dataclasses.replace(output, elements=elements[name]))
     return tuple(outputs)
 
 
 def _report(
-    estimator: FlowEstimator, network: Network, tolerance: Tolerance, pairs: tuple[PairResult, ...]
-) -> VerifyReport:
+    estimator: FlowEstimator, network: Network, tolerance: Tolerance,
+    whole: Stage, stages: tuple[Stage, ...], onnx: Path | None,
+) -> VerifyReport:  # fmt: skip
     described, info = estimator.metadata, network.info
     if info and info.weights_sha256 != described.weights_sha256:
         info = None  # the network was changed since it was loaded
-    columns = zip(*(pair.outputs for pair in pairs), strict=True)
-    worst = []
-    for outputs in columns:
-        pair, output = max(zip(pairs, outputs, strict=True), key=lambda both: both[1].badness)
-        worst.append(Worst(pair.name, output))
     return VerifyReport(
-        passed=all(entry.output.passed for entry in worst),
+        passed=all(stage.passed for stage in (whole, *stages)),
         model=estimator.path,
         model_sha256=sha256(estimator.path),
         checkpoint=str(info.path) if info and info.path else "",
@@ -298,7 +370,9 @@ def _report(
         provider=estimator.provider,
         placement=estimator.placement,
         tolerance=tolerance,
-        worst=tuple(worst),
-        pairs=pairs,
+        worst=whole.worst,
+        pairs=whole.pairs,
         machine=machine(),
+        onnx=onnx,
+        stages=stages,
     )

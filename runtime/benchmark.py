@@ -18,7 +18,7 @@ from gocor.core.errors import ConfigError, DependencyError
 from gocor.core.files import atomic_path, check_writable
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.sample_pair import sample_pair
-from gocor.runtime.session import FlowEstimator, load
+from gocor.runtime.session import ENGINE_SUFFIXES, FlowEstimator, load
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")  # matplotlib has others, some of which need LaTeX
 
@@ -171,7 +171,7 @@ def _result(name: str, candidate: Candidate, times: list[float], unit: float) ->
 
 def benchmark_models(
     models: Sequence[str | Path],
-    providers: Sequence[str] = ("cpu",),
+    providers: Sequence[str | None] = (None,),
     *,
     rounds: int = 20,
     warmup: int = 3,
@@ -182,6 +182,14 @@ def benchmark_models(
 
     Each model gets the built-in pair at its own size, its batch full.
 
+    Args:
+        models: ``.onnx`` files and engines.
+        providers: for the ``.onnx`` files; ``cpu`` for None. Engines run on what they were built for.
+        rounds: timed runs of each.
+        warmup: runs of each before that, not timed.
+        threads: for operators on the CPU; one for each physical core when None.
+        progress: told about every round.
+
     Raises:
         GocorError: what ``gocor.runtime.session.load`` says about a model or provider.
     """
@@ -190,15 +198,16 @@ def benchmark_models(
     alike = len({path.name for path in paths}) < len(set(paths))
     candidates = {}
     for path in paths:
-        for provider in providers:
-            name = f"{path if alike else path.name} · {provider}"
+        for provider in providers if path.suffix not in ENGINE_SUFFIXES else (None,):
+            name = str(path) if alike else path.name
             if progress:
                 progress(0, rounds + warmup, f"loading {name}")
-            candidates[name] = _candidate(path, provider, threads)
+            candidate = _candidate(path, provider, threads)
+            candidates[f"{name} · {candidate.facts['provider']}"] = candidate
     return benchmark(candidates, rounds, warmup, progress)
 
 
-def _candidate(model: Path, provider: str, threads: int | None) -> Candidate:
+def _candidate(model: Path, provider: str | None, threads: int | None) -> Candidate:
     estimator = load(model, provider, threads)
     reference, query = _full_batch(estimator)
     described = estimator.metadata
@@ -211,7 +220,7 @@ def _candidate(model: Path, provider: str, threads: int | None) -> Candidate:
         "global_iterations": described.global_iterations,
         "local_iterations": described.local_iterations,
         "weights_sha256": described.weights_sha256,
-        "provider": provider,
+        "provider": estimator.provider,
         "operators_by_provider": dict(estimator.placement),
         "threads": threads or "default",
     }
@@ -225,7 +234,7 @@ def _full_batch(estimator: FlowEstimator) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
 
 
-def _load_and_run(model: str, provider: str, threads: int | None) -> None:
+def _load_and_run(model: str, provider: str | None, threads: int | None) -> None:
     estimator = load(model, provider, threads)
     pairs = _full_batch(estimator)
     for _ in range(2):  # the second call may grow the arena once more

@@ -201,7 +201,7 @@ def _deserialize(library: Any, manifest: EngineManifest) -> Any:
     runtime = library.Runtime(log)
     # A version-compatible engine brings code that runs on the host; its hash says that gocor build wrote it.
     runtime.engine_host_code_allowed = manifest.version_compatible
-    if manifest.plugins == "library":
+    if manifest.plugins == "library" and not manifest.version_compatible:  # those bring their plugins along
         _load_plugins(runtime, manifest, log)
     engine = runtime.deserialize_cuda_engine(manifest.path.read_bytes())
     if engine is None:
@@ -225,8 +225,12 @@ def _load_plugins(runtime: Any, manifest: EngineManifest, log: Any) -> None:
         built = manifest.plugin_sha256[:12]
         got = f"is not the plugin library of {manifest.path} (SHA-256 {came[:12]}…, not {built}…)"
         raise ModelError(path, got, f"{where}, or rebuild the engine")
-    if runtime.get_plugin_registry().load_library(str(path.resolve())) is None:
-        reason = log.take_error() or f"is it built for {manifest.library}?"
+    try:
+        loaded, reason = runtime.get_plugin_registry().load_library(str(path.resolve())), ""
+    except Exception as error:  # what pybind11 makes of C++ exceptions
+        loaded, reason = None, " ".join(str(error).split())
+    if loaded is None:
+        reason = reason or log.take_error() or f"is it built for {manifest.library}?"
         raise ModelError(
             path, f"cannot be loaded ({reason})", f"build the plugin library for {manifest.library}"
         )

@@ -17,12 +17,16 @@ EPILOG = examples(
     "gocor bench model.onnx",
     "gocor bench plain.onnx gocor.onnx --rounds 50 --json bench.json --plot bench.png",
     "gocor bench model.onnx --provider cpu --provider cuda",
+    "gocor bench model.engine model.onnx --provider cuda",
 )
 
 
 def bench(
     models: Annotated[list[Path], typer.Argument(help="Models; the others are compared with the first.")],
-    provider: Annotated[list[str], typer.Option(help="cpu, cuda or tensorrt; may be repeated.")] = ["cpu"],  # noqa: B006
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu (default), cuda or tensorrt; may be repeated. Engines run on their own."),
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Timed runs of each, interleaved.")] = 20,
     warmup: Annotated[int, typer.Option(help="Runs of each before that.")] = 3,
     threads: Annotated[int | None, typer.Option(help="On the CPU; default one per physical core.")] = None,
@@ -43,7 +47,7 @@ def bench(
         check_writable(json)
     with progress("bench") as show:
         report = benchmark.benchmark_models(
-            models, provider, rounds=rounds, warmup=warmup, threads=threads, progress=show
+            models, provider or [None], rounds=rounds, warmup=warmup, threads=threads, progress=show
         )
     print_figures(report_table(report))
     if json:

@@ -16,19 +16,22 @@ from gocor.runtime.session import load
 EPILOG = examples(
     "gocor run model.onnx left.png right.png -o out",
     "gocor run model.onnx clip.mp4 -o out --consistency",
+    "gocor run model.engine left/ right/ -o out",
     "gocor run model.onnx --pairs pairs.csv -o out --format kitti",
 )
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model that gocor export made.")],
+    model: Annotated[Path, typer.Argument(help="Model of gocor export, or engine of gocor build.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     reference: Annotated[Path | None, typer.Argument(help="Image, folder of images, or video.")] = None,
     query: Annotated[Path | None, typer.Argument(help="Image or folder; not for a video.")] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="CSV file with columns reference, query and, if wanted, name.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="Where to run: cpu, cuda or tensorrt.")] = "cpu",
+    provider: Annotated[
+        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. An engine knows.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     format: Annotated[str, typer.Option(help="Flow file: flo, kitti (16-bit PNG) or npy.")] = "flo",
     pad: Annotated[bool, typer.Option("--pad", help="Pad two images of different sizes with black.")] = False,
@@ -55,7 +58,7 @@ def run(
     source = find_pairs(reference, query, pairs)
     with load(model, provider, threads) as estimator, progress("pairs") as report:
         done = run_pairs(estimator, source, config, report)
-    print_report(done, config, provider, source.single)
+    print_report(done, config, estimator.provider, source.single)
     if done.failures:
         count = len(done.failures) + len(done.results)
         raise GocorError(f"{len(done.failures)} of {count} pairs", "failed", "the lines above say why")

@@ -14,17 +14,18 @@ from gocor.runtime.pairs import VIDEO_SUFFIXES, PairSource, find_pairs
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gocor.export.verify import VerifyReport
+    from gocor.export.verify import VerifyReport, Worst
 
 EPILOG = examples(
     "gocor verify model.onnx their.pth",
     "gocor verify model.onnx their.pth --pairs pairs.csv --json report.json",
     "gocor verify model.onnx their.pth --pairs left/ --pairs right/ --provider cuda",
+    "gocor verify model.engine their.pth",
 )
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Model that gocor export made.")],
+    model: Annotated[Path, typer.Argument(help="Model of gocor export, or engine of gocor build.")],
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that it was made from.")],
     pairs: Annotated[
         list[Path] | None,
@@ -33,7 +34,12 @@ def verify(
             "folders. The built-in pair if not given."
         ),
     ] = None,
-    provider: Annotated[str, typer.Option(help="Where to run the model: cpu, cuda or tensorrt.")] = "cpu",
+    provider: Annotated[
+        str | None, typer.Option(help="Where to run the model: cpu (default), cuda or tensorrt.")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Model that the engine was built from; beside it if not given.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     pad: Annotated[bool, typer.Option("--pad", help="Pad two images of different sizes with black.")] = False,
     tolerance: Annotated[
@@ -44,8 +50,9 @@ def verify(
 ) -> None:
     """Compare a model with PyTorch.
 
-    Runs the official pipeline in PyTorch and the model on the same pairs. The exit code is 0 when all outputs
-    are within the tolerance, 1 when one is not.
+    Runs the official pipeline in PyTorch and the model on the same pairs; for an engine also the ONNX model
+    that it was built from, and compares every step. The exit code is 0 when all outputs are within the
+    tolerance, 1 when one is not.
     """
     from gocor.export.verify import verify as verify_model
     from gocor.runtime.report import write_json
@@ -56,7 +63,7 @@ def verify(
     with progress("verify") as show:
         report = verify_model(
             model, checkpoint, source, provider,
-            threads=threads, pad=pad, tolerance=tolerance, progress=show,
+            onnx=onnx, threads=threads, pad=pad, tolerance=tolerance, progress=show,
         )  # fmt: skip
     _print(report)
     if json:
@@ -88,9 +95,13 @@ def _print(report: "VerifyReport") -> None:
         "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
         "weights": f"{described.weights_sha256[:12]}, the same in both",
         "compared": f"{report.model} on {report.provider} with {report.checkpoint} in PyTorch",
+        "built from": report.onnx,
     }
     stdout.print(facts_table(facts), "")
-    print_figures(_table(report))
+    whole = "PyTorch ↔ engine" if report.stages else ""
+    stages = [*((stage.name, stage.worst) for stage in report.stages), (whole, report.worst)]
+    for name, worst in stages:
+        print_figures(_table(name, worst, len(report.pairs) > 1))
     verdict = Text("PASSED", "green") if report.passed else Text("FAILED", "red")
     count, limits = len(report.pairs), report.tolerance
     stdout.print(
@@ -99,23 +110,25 @@ def _print(report: "VerifyReport") -> None:
         f"relative L2 {limits.relative_l2:g} of every output",
         soft_wrap=True,
     )
-    for entry in report.worst:
-        if not entry.output.passed:
-            print_line(f"{entry.output.name}, {entry.pair}", entry.output.explain(), style="red")
+    for name, worst in stages:
+        for entry in worst:
+            if not entry.output.passed:
+                where = ", ".join(filter(None, (name, entry.output.name, entry.pair)))
+                print_line(where, entry.output.explain(), style="red")
 
 
-def _table(report: "VerifyReport") -> "Table":
+def _table(name: str, worst: "tuple[Worst, ...]", many: bool) -> "Table":
     from rich.table import Table
 
-    many = len(report.pairs) > 1
-    table = Table(title="px, the worst pair of each output" if many else "px", title_justify="left")
+    title = "px, the worst pair of each output" if many else "px"
+    table = Table(title=f"{name}: {title}" if name else title, title_justify="left")
     table.add_column("output")
     if many:
         table.add_column("pair", overflow="fold")
     for name in ("AEPE", "median", "99 %", "max", "relative L2"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("passed")
-    for entry in report.worst:
+    for entry in worst:
         output = entry.output
         pixels = (output.aepe, output.median, output.p99, output.maximum)
         verdict = Text("yes", style="green") if output.passed else Text("no", style="red")

@@ -109,7 +109,8 @@ def test_models_side_by_side(tmp_path: Path) -> None:
 
 
 def test_models_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "_candidate", lambda *_: Candidate(lambda: None))
+    candidate = Candidate(lambda: None, facts={"provider": "cpu"})
+    monkeypatch.setattr(benchmark, "_candidate", lambda *_: candidate)
     paths = [tmp_path / "a" / "model.onnx", tmp_path / "b" / "model.onnx"]
     report = benchmark.benchmark_models(paths, rounds=1, warmup=0)
     assert [result.name for result in report.results] == [f"{path} · cpu" for path in paths]
