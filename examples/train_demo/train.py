@@ -1,8 +1,9 @@
 """Trains PWC-Net-GOCor from scratch on synthetic pairs, on a CPU or a GPU, or fine-tunes a checkpoint.
 
     python examples/train_demo/train.py --out training/                  # starts, or goes on where it stopped
-    python examples/train_demo/train.py --out training/ --init their.pth # fine-tunes a checkpoint
+    python examples/train_demo/train.py --out more/ --init pwcnet-gocor-demo --learning-rate 1e-4
 
+The defaults are the run behind ``pwcnet-gocor-demo``; ``--init`` goes on from a checkpoint's weights instead.
 Every state is written whole or not at all, so that the run can be killed at any moment and started again.
 """
 
@@ -46,11 +47,11 @@ class Config:
         seed: of the weights and the pairs.
     """
 
-    steps: int = 20000
+    steps: int = 5000
     batch: int = 4
     crop: int = 192
-    displacement: float = 32.0
-    learning_rate: float = 3e-4
+    displacement: float = 24.0
+    learning_rate: float = 4e-4
     iterations: int = 3
     seed: int = 0
 
@@ -86,7 +87,8 @@ class Trainer:
     """Network, optimiser and schedule, and their state on disk."""
 
     def __init__(self, config: Config, out: Path, device: torch.device, init: Path | None) -> None:
-        self.config, self.out, self.device, self.step = config, out, device, 0
+        self.config, self.out, self.device = config, out, device
+        self.step = self.restarts = 0
         torch.manual_seed(config.seed)
         self.network = self._network(init).to(device).train()
         parameters = self.network.parameters()
@@ -122,6 +124,7 @@ class Trainer:
         state = {
             "config": dataclasses.asdict(self.config),
             "step": self.step,
+            "restarts": self.restarts,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -139,6 +142,7 @@ class Trainer:
             "iterations": str(self.config.iterations),
             "step": str(self.step),
             "seed": str(self.config.seed),
+            "restarts": str(self.restarts),
             "license": "Apache-2.0",
         }
         with atomic_path(path) as temporary:
@@ -159,7 +163,7 @@ class Trainer:
             raise GocorError(
                 self.state_path, "belongs to a run with other options", "give those, or another --out"
             )
-        self.step = state["step"]
+        self.step, self.restarts = state["step"], state["restarts"] + 1
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -181,7 +185,7 @@ class Trainer:
         row = {
             "step": self.step, "loss": f"{loss:.4f}", "aepe": f"{error:.3f}", "zero_flow_aepe": f"{zero:.3f}",
             "relative": f"{error / zero:.3f}", "learning_rate": f"{self.schedule.get_last_lr()[0]:.2e}",
-            "seconds_per_step": f"{seconds:.2f}",
+            "seconds_per_step": f"{seconds:.2f}", "seed": self.config.seed, "restarts": self.restarts,
         }  # fmt: skip
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
         path = self.out / "log.csv"
