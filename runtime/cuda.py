@@ -18,6 +18,7 @@ from gocor.core.errors import DependencyError, GocorError, ProviderError
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2  # CUDA's own names for its two default streams
 _DEVICE, _NO_DRIVER = "GPU", "no NVIDIA driver is installed on this machine"
+_SEE = "nvidia-smi shows what the driver sees"
 
 
 class CudaError(GocorError):
@@ -70,9 +71,9 @@ def current_device() -> int:
     try:
         code, count = cuda.cudaGetDeviceCount()
     except RuntimeError as error:  # cuda-python 12, where there is no libcuda.so.1
-        raise ProviderError(_DEVICE, _NO_DRIVER, "see gocor doctor") from error
+        raise ProviderError(_DEVICE, _NO_DRIVER, _SEE) from error
     if code or not count:
-        raise ProviderError(_DEVICE, _why_none(cuda, code), "see gocor doctor")
+        raise ProviderError(_DEVICE, _why_none(cuda, code), _SEE)
     return check(cuda.cudaGetDevice())
 
 

@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gocor.core.errors import GocorError
 from gocor.runtime.environment import Machine, Package, machine, packages, version
+from gocor.runtime.manifest import LIBRARY_NAMES, Backend
 from gocor.runtime.session import PROVIDERS
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx")
@@ -19,7 +20,12 @@ TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx")
 TINY_MODEL = base64.b64decode(
     "CAk6PAoSCgF4EgF5IghJZGVudGl0eToAEgR0aW55Wg8KAXgSCgoICAESBAoCCAFiDwoBeRIKCggIARIECgIIAUIECgAQEw=="
 )
-_PROBE = "from gocor.runtime.doctor import print_probe; print_probe()"
+# What it is about, and whether it needs a GPU.
+ENGINE_WORK: dict[str, tuple[Backend, bool]] = {
+    "build and run TensorRT engines": ("tensorrt", True),
+    "build TensorRT-RTX engines": ("tensorrt-rtx", False),
+    "run TensorRT-RTX engines": ("tensorrt-rtx", True),
+}
 _PROBE_SECONDS = 180  # TensorRT builds an engine
 
 
@@ -58,10 +64,11 @@ class DoctorReport:
 
 
 def examine() -> DoctorReport:
-    """Looks at this machine. Imports nothing heavy; ONNX Runtime is tried in a process of its own."""
+    """Looks at this machine. Imports nothing heavy; the libraries are tried in processes of their own."""
     found = packages()
     probed = probe_providers()
     runs = [Capability(f"run on {name}", not hint, hint) for name, hint in probed.items()]
+    engines = [Capability(name, not hint, hint) for name, hint in probe_engines().items()]
     export = _from_extras("export", found, "export")
     verify = _from_extras("verify", found, "verify", "export", "cpu")
     others = [_from_extras("video files", found, "video"), _from_extras("bench --plot", found, "plot")]
@@ -69,7 +76,7 @@ def examine() -> DoctorReport:
         machine=machine(),
         packages=found,
         tensorrt={name: v for name in TENSORRT if (v := version(name))},
-        capabilities=[export, *runs, verify, *others],
+        capabilities=[export, *runs, *engines, verify, *others],
         notes=_notes(),
     )
 
@@ -104,22 +111,38 @@ def probe_providers() -> dict[str, str]:
     Returns:
         For each provider what stands in its way; empty if it works.
     """
+    hints, log = _ask_another_process("print_probe", PROVIDERS, "ONNX Runtime")
+    # Which library is missing is nowhere but in ONNX Runtime's log.
+    missing = re.search(r"\S+\.so\S*: cannot open shared object file", log)
+    return {n: f"{hint} ({missing[0]})" if hint and missing else hint for n, hint in hints.items()}
+
+
+def probe_engines() -> dict[str, str]:
+    """Starts TensorRT, TensorRT-RTX and the GPU, in a process of its own.
+
+    Returns:
+        For each of ``ENGINE_WORK`` what stands in its way; empty if it works.
+    """
+    return _ask_another_process("print_engine_probe", ENGINE_WORK, "TensorRT")[0]
+
+
+def _ask_another_process(function: str, names: Iterable[str], library: str) -> tuple[dict[str, str], str]:
+    """Hints that a function of this module prints as JSON, and what it wrote to stderr."""
+    code = f"from gocor.runtime.doctor import {function}; {function}()"
     try:
         # In a folder of its own: a json.py or numpy/ in the user's folder would come before the real one.
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
-                [sys.executable, "-c", _PROBE],
+                [sys.executable, "-c", code],
                 cwd=folder, capture_output=True, text=True, timeout=_PROBE_SECONDS,
             )  # fmt: skip
-        hints: dict[str, str] = json.loads(done.stdout)
+        return json.loads(done.stdout), done.stderr
     except subprocess.TimeoutExpired:
-        return dict.fromkeys(PROVIDERS, f"ONNX Runtime did not answer within {_PROBE_SECONDS} s")
+        hint = f"{library} did not answer within {_PROBE_SECONDS} s"
     except json.JSONDecodeError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return dict.fromkeys(PROVIDERS, f"ONNX Runtime fails here (exit code {done.returncode}: {last})")
-    # Which library is missing is nowhere but in ONNX Runtime's log.
-    missing = re.search(r"\S+\.so\S*: cannot open shared object file", done.stderr)
-    return {n: f"{hint} ({missing[0]})" if hint and missing else hint for n, hint in hints.items()}
+        hint = f"{library} fails here (exit code {done.returncode}: {last})"
+    return dict.fromkeys(names, hint), ""
 
 
 def print_probe() -> None:
@@ -132,6 +155,11 @@ def print_probe() -> None:
     print(json.dumps({provider: _hint(path, provider) for provider in PROVIDERS}))
 
 
+def print_engine_probe() -> None:
+    """Starts what engines need and prints what stands in its way as JSON; for ``probe_engines``."""
+    print(json.dumps({name: _engine_hint(*work) for name, work in ENGINE_WORK.items()}))
+
+
 def _hint(path: Path, provider: str) -> str:
     from gocor.runtime.onnxruntime_session import open_session
 
@@ -139,4 +167,21 @@ def _hint(path: Path, provider: str) -> str:
         open_session(path, provider)
     except GocorError as error:
         return f"{error.got}; {error.expected}"
+    return ""
+
+
+def _engine_hint(backend: Backend, needs_gpu: bool) -> str:
+    from gocor.runtime import cuda
+    from gocor.runtime.tensorrt_library import import_library, library_log
+
+    try:
+        library = import_library(backend)
+        if needs_gpu:
+            cuda.current_device()
+            library.Runtime(library_log(library))
+    except GocorError as error:
+        return f"{error.where}: {error.got}; {error.expected}"
+    except TypeError:  # pybind11's word for a null pointer
+        reason = library_log(library).take_error() or "it does not say why"
+        return f"{LIBRARY_NAMES[backend]} does not start ({reason}); it may need a newer driver"
     return ""

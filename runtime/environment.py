@@ -22,7 +22,7 @@ ALTERNATIVES = {
 }
 REPORTED = (
     "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "polygraphy",
-    "tensorrt", "tensorrt-rtx",
+    "tensorrt", "tensorrt-rtx", "cuda-python",
 )  # fmt: skip
 # Those that change which kernels run, as Linux calls them.
 INSTRUCTION_SETS = (

@@ -12,6 +12,7 @@ Invoke = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def _no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "probe_providers", lambda: {"cpu": "", "cuda": 'pip install "x[gpu]"'})
+    monkeypatch.setattr(doctor, "probe_engines", lambda: {"run engines": "no GPU"})
 
 
 def test_tables(invoke: Invoke) -> None:

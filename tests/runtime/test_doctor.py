@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fake_gpu
 import pytest
 
 from gocor.runtime import doctor, environment
@@ -69,6 +70,51 @@ def test_an_onnxruntime_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.probe_providers()["cuda"] == "ONNX Runtime did not answer within 180 s"
 
 
+def test_engines_are_really_tried() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    hints = doctor.probe_engines()
+    assert list(hints) == list(doctor.ENGINE_WORK)
+    assert hints["build TensorRT-RTX engines"] == ""
+    if not environment.gpus():
+        assert hints["run TensorRT-RTX engines"].startswith("GPU: no")
+
+
+def test_what_engines_need(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = fake_gpu.Gpu()
+    fake_gpu.install(monkeypatch, gpu)
+    works, build, run = doctor.ENGINE_WORK
+
+    def hints() -> dict[str, str]:
+        doctor.print_engine_probe()
+        return json.loads(capsys.readouterr().out)
+
+    assert hints() == {works: "", build: "", run: ""}
+    gpu.devices = 0
+    missing = (
+        "GPU: none can be used (no CUDA-capable device is detected); nvidia-smi shows what the driver sees"
+    )
+    assert hints() == {works: missing, build: "", run: missing}
+    gpu.devices = 1
+    monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "10.3.0")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    found = hints()
+    assert found[works].startswith("TensorRT: 10.3.0 is too old; ")
+    assert found[build].endswith('; pip install "gocor-deploy[rtx]"')
+
+    def refuse(*_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    fake_gpu.install(monkeypatch, gpu)
+    monkeypatch.setattr(sys.modules["tensorrt"], "Runtime", refuse)
+    assert hints()[works].startswith("TensorRT does not start (it does not say why); ")
+
+
+def test_a_tensorrt_that_takes_the_process_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "", "terminate called\nAborted\n", -6)
+    hint = "TensorRT fails here (exit code -6: Aborted)"
+    assert doctor.probe_engines() == dict.fromkeys(doctor.ENGINE_WORK, hint)
+
+
 def test_what_to_install_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [
         Package("export", "torch>=2.9", "torch 2.5", False),
@@ -78,11 +124,13 @@ def test_what_to_install_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(doctor, "packages", lambda: found)
     monkeypatch.setattr(doctor, "probe_providers", lambda: {"cpu": "", "cuda": "no GPU"})
+    monkeypatch.setattr(doctor, "probe_engines", lambda: {"run engines": "no TensorRT"})
     report = doctor.examine()
     assert {c.name: c.hint for c in report.capabilities} == {
         "export": 'torch 2.5 is not torch>=2.9; pip install "gocor-deploy[export]"',
         "run on cpu": "",
         "run on cuda": "no GPU",
+        "run engines": "no TensorRT",
         "verify": "torch 2.5 is not torch>=2.9, polygraphy>=0.49 is missing; "
         'pip install "gocor-deploy[verify,export]"',
         "video files": "",
@@ -94,6 +142,7 @@ def test_what_to_install_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_onnxruntimes_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "1.0" if "onnxruntime" in name else "")
     monkeypatch.setattr(doctor, "probe_providers", dict)
+    monkeypatch.setattr(doctor, "probe_engines", dict)
     [note] = doctor.examine().notes
     assert note.startswith("onnxruntime and onnxruntime-gpu are both installed")
 

@@ -687,15 +687,18 @@ def test_missing_libraries(gpu: Gpu, path: Path, monkeypatch: pytest.MonkeyPatch
 def test_machines_without_a_gpu(gpu: Gpu, path: Path) -> None:
     gpu.devices = 0
     assert refusal(gpu, path) == (
-        "GPU: none can be used (no CUDA-capable device is detected); see gocor doctor"
+        "GPU: none can be used (no CUDA-capable device is detected); nvidia-smi shows what the driver sees"
     )
     gpu.driver = 12040
     assert refusal(gpu, path) == (
         "GPU: the driver is made for CUDA 12.4 and cuda-python for CUDA 13.4; update the driver, or "
-        'pip install "cuda-python==12.*"; see gocor doctor'
+        'pip install "cuda-python==12.*"; nvidia-smi shows what the driver sees'
     )
     gpu.driver = 0
-    assert refusal(gpu, path) == "GPU: no NVIDIA driver is installed on this machine; see gocor doctor"
+    assert (
+        refusal(gpu, path)
+        == "GPU: no NVIDIA driver is installed on this machine; nvidia-smi shows what the driver sees"
+    )
 
 
 def test_no_driver_in_the_words_of_cuda_python_12(
@@ -705,7 +708,10 @@ def test_no_driver_in_the_words_of_cuda_python_12(
         raise RuntimeError("Failed to dlopen libcuda.so.1")
 
     monkeypatch.setattr(sys.modules["cuda.bindings.runtime"], "cudaGetDeviceCount", missing)
-    assert refusal(gpu, path) == "GPU: no NVIDIA driver is installed on this machine; see gocor doctor"
+    assert (
+        refusal(gpu, path)
+        == "GPU: no NVIDIA driver is installed on this machine; nvidia-smi shows what the driver sees"
+    )
 
 
 def test_another_provider(gpu: Gpu, path: Path) -> None:
