@@ -9,25 +9,30 @@ from gocor.console import examples, facts_table, iterations, print_json, stdout
 
 if TYPE_CHECKING:
     from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
+    from gocor.runtime.manifest import EngineManifest
+    from gocor.runtime.metadata import ModelMetadata
 
-EPILOG = examples("gocor inspect model.onnx", "gocor inspect their.pth --json")
+EPILOG = examples("gocor inspect model.onnx", "gocor inspect model.engine", "gocor inspect their.pth --json")
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An ONNX model, of gocor or not, or a checkpoint.")],
+    file: Annotated[Path, typer.Argument(help="An ONNX model, of gocor or not, an engine or a checkpoint.")],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what a checkpoint or model is.
+    """Show what a checkpoint, model or engine is.
 
     Network, iterations, sizes, parameters, operators, opsets and hashes, as far as the file tells.
     """
     from gocor.export.inspection import ModelInspection, inspect_file
+    from gocor.runtime.manifest import EngineManifest
 
     found = inspect_file(file)
     if json:
         print_json(found)
     elif isinstance(found, ModelInspection):
         stdout.print(facts_table(_model_facts(found), title=f"{file}"))
+    elif isinstance(found, EngineManifest):
+        stdout.print(facts_table(_engine_facts(found), title=f"{file}"))
     else:
         stdout.print(facts_table(_checkpoint_facts(found), title=f"{file}"))
 
@@ -48,15 +53,7 @@ def _checkpoint_facts(found: "CheckpointInspection") -> dict[str, object]:
 def _model_facts(found: "ModelInspection") -> dict[str, object]:
     facts: dict[str, object] = {"kind": "ONNX model, not made by gocor"}
     if described := found.metadata:
-        facts = {
-            "kind": f"ONNX model made by gocor {described.gocor_version}",
-            "network": described.network,
-            "iterations": iterations(described.global_iterations, described.local_iterations),
-            "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
-            "checkpoint": described.checkpoint or None,
-            "SHA-256 of the checkpoint": described.checkpoint_sha256 or None,
-            "SHA-256 of the weights": described.weights_sha256,
-        }
+        facts = {"kind": f"ONNX model made by gocor {described.gocor_version}"} | _origin(described)
     facts |= {
         "SHA-256 of the file": found.sha256,
         "size": _size(found.bytes),
@@ -66,6 +63,34 @@ def _model_facts(found: "ModelInspection") -> dict[str, object]:
     if found.contents is None:
         return facts | {"operators": 'to list them: pip install "gocor-deploy[export]"'}
     return facts | _contents_facts(found.contents)
+
+
+def _engine_facts(manifest: "EngineManifest") -> dict[str, object]:
+    facts: dict[str, object] = {
+        "kind": f"engine of {manifest.library}, built by gocor {manifest.gocor_version}"
+    }
+    return facts | _origin(manifest.metadata) | {
+        "model": manifest.model,
+        "SHA-256 of the model": manifest.model_sha256,
+        "SHA-256 of the file": manifest.engine_sha256,
+        "GPU": manifest.target,
+        "runs with later versions": "yes" if manifest.version_compatible else "no",
+        "plugins": manifest.plugins,
+        "TF32": "allowed" if manifest.tf32 else "off",
+        "inputs": "\n".join(map(str, manifest.inputs)),
+        "outputs": "\n".join(map(str, manifest.outputs)),
+    }  # fmt: skip
+
+
+def _origin(described: "ModelMetadata") -> dict[str, object]:
+    return {
+        "network": described.network,
+        "iterations": iterations(described.global_iterations, described.local_iterations),
+        "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
+        "checkpoint": described.checkpoint or None,
+        "SHA-256 of the checkpoint": described.checkpoint_sha256 or None,
+        "SHA-256 of the weights": described.weights_sha256,
+    }
 
 
 def _contents_facts(contents: "Contents") -> dict[str, object]:

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_gpu import save_engine
 from toy_models import METADATA, save_toy
+
+from gocor.core.files import sha256
 
 pytest.importorskip("onnx")
 Invoke = Callable[..., tuple[int, str, str]]
@@ -49,6 +52,25 @@ def test_without_onnx_it_says_how_to_see_the_operators(
     code, out, _ = invoke("inspect", path)
     assert code == 0
     assert 'to list them: pip install "gocor-deploy[export]"' in out
+
+
+def test_an_engine(invoke: Invoke, tmp_path: Path) -> None:
+    path = save_engine(tmp_path / "model.engine")
+    code, out, _ = invoke("inspect", path)
+    assert code == 0
+    assert "engine of TensorRT 11.4.0.106, built by gocor" in out
+    assert all(text in out for text in ("sm_90 (NVIDIA H100)", "toy.onnx", METADATA.weights_sha256, "quick"))
+    assert json.loads(invoke("inspect", path, "--json")[1])["engine_sha256"] == sha256(path)
+
+
+def test_an_engine_that_was_changed_is_not_described_as_the_one_that_was_built(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    path = save_engine(tmp_path / "model.engine")
+    path.write_bytes(b"another plan")
+    code, out, err = invoke("inspect", path)
+    assert (code, out) == (2, "")
+    assert "is not the file that was built" in err
 
 
 def test_a_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
