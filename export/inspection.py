@@ -1,4 +1,4 @@
-"""What a file is: one of our models, somebody else's ONNX model, or a checkpoint."""
+"""What a file is: one of our models or engines, somebody else's ONNX model, or a checkpoint."""
 
 import importlib.util
 from collections import Counter
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gocor.core.errors import DependencyError, ModelError
 from gocor.core.files import sha256
+from gocor.runtime.manifest import EngineManifest
 from gocor.runtime.metadata import PREFIX, ModelMetadata, TensorSpec
-from gocor.runtime.session import CHECKPOINT_SUFFIXES, check_model_file
+from gocor.runtime.session import CHECKPOINT_SUFFIXES, ENGINE_SUFFIXES, check_model_file
 
 if TYPE_CHECKING:
     import onnx
@@ -88,20 +89,25 @@ class CheckpointInspection:
     local_iterations: int | None
 
 
-def inspect_file(path: str | Path) -> ModelInspection | CheckpointInspection:
-    """Says what a file is.
+def inspect_file(path: str | Path) -> ModelInspection | CheckpointInspection | EngineManifest:
+    """Says what a file is; of an engine, what its manifest says, once the file is known to be that engine.
 
     Raises:
-        ModelError: there is no such file, or it is neither an ONNX model nor, by its name, a checkpoint.
+        ModelError: there is no such file; it is an engine without its manifest, or not the one that was
+            built; or it is, by its name, none of the files known here.
         CheckpointError: it is named like a checkpoint and holds none of a network known here.
         DependencyError: a package that reads such files is not installed.
     """
     path = check_model_file(path)
     if path.suffix == ".onnx":
         return inspect_model(path)
+    if path.suffix in ENGINE_SUFFIXES:
+        manifest = EngineManifest.of(path)
+        manifest.check_file()
+        return manifest
     if path.suffix in CHECKPOINT_SUFFIXES:
         return inspect_checkpoint(path)
-    known = " ".join((".onnx", *CHECKPOINT_SUFFIXES))
+    known = " ".join((".onnx", *ENGINE_SUFFIXES, *CHECKPOINT_SUFFIXES))
     raise ModelError(path, f"has the unknown suffix {path.suffix!r}", f"known are {known}")
 
 
