@@ -5,9 +5,10 @@ PTX version. NVRTC 12.4 writes 8.4, which drivers since 550 (March 2024) read; 1
 ptxas of CUDA 13.0 already refuses.
 """
 
+import contextlib
 import ctypes
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gocor.core.errors import DependencyError, ModelError
@@ -50,7 +51,9 @@ class Nvrtc:
             raise ModelError(name, f"NVRTC made no program of it (error {created})")
         try:
             array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-            if self._library.nvrtcCompileProgram(program, len(options), array) != 0:
+            with _locale_kept():
+                failure = self._library.nvrtcCompileProgram(program, len(options), array)
+            if failure != 0:
                 raise ModelError(name, "does not compile", _first_error(self._text(program, "ProgramLog")))
             return self._text(program, "PTX")
         finally:
@@ -62,6 +65,18 @@ class Nvrtc:
         buffer = ctypes.create_string_buffer(size.value)
         getattr(self._library, f"nvrtcGet{what}")(program, buffer)
         return buffer.value.decode()
+
+
+@contextlib.contextmanager
+def _locale_kept() -> Iterator[None]:
+    """NVRTC 12.4 leaves its thread in the locale "C", where Python then reads files as ASCII."""
+    uselocale = ctypes.CDLL(None).uselocale
+    uselocale.argtypes, uselocale.restype = [ctypes.c_void_p], ctypes.c_void_p
+    before = uselocale(None)
+    try:
+        yield
+    finally:
+        uselocale(before)
 
 
 def check_version(version: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """The PTX that is shipped: current, the same on every machine, and fit for every GPU from Ampere on."""
 
+import locale
 import re
 import shutil
 import subprocess
@@ -79,6 +80,12 @@ def test_nothing_of_this_machine_is_in_a_file(variant: Variant) -> None:
 def test_a_file_is_what_the_kernel_compiles_to(variant: Variant, compiler: Nvrtc) -> None:
     fresh = ptx.compile_variant(variant, compiler)
     assert variant.path.read_text(encoding="utf-8") == fresh, "run: make ptx"
+
+
+def test_compiling_leaves_the_locale(compiler: Nvrtc) -> None:
+    before = locale.getpreferredencoding(False)
+    compiler.compile("__global__ void kernel() {}", "kernel.cuh")
+    assert locale.getpreferredencoding(False) == before
 
 
 def test_a_source_that_does_not_compile(compiler: Nvrtc) -> None:
@@ -232,6 +239,8 @@ def check_resources(ptxas: str, variant: Variant, architecture: str, folder: Pat
     report = assemble(ptxas, variant.path, architecture, folder)
     numbers = [int(n) for n in re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report)]
     assert numbers == [0, 0, 0], report
+    (registers,) = re.findall(r"Used (\d+) registers", report)
+    assert int(registers) <= 128, report  # four blocks of 128 threads an SM
     print(f"{variant.name} {architecture}: {re.search(r'Used .*', report)[0]}")
 
 
