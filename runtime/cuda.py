@@ -6,6 +6,7 @@ nobody calls that, with the object.
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import re
 import weakref
@@ -261,13 +262,14 @@ class Graph(_Owned):
         cuda = import_cuda()
         # Calls of other threads, an allocation for example, must not spoil it, nor be errors in their turn.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        check(cuda.cudaStreamBeginCapture(stream.handle, mode))
-        try:
-            work()
-        except BaseException:
-            _drop_graph(cuda, cuda.cudaStreamEndCapture(stream.handle))
-            raise
-        captured = cuda.cudaStreamEndCapture(stream.handle)
+        with _no_garbage_collection():
+            check(cuda.cudaStreamBeginCapture(stream.handle, mode))
+            try:
+                work()
+            except BaseException:
+                _drop_graph(cuda, cuda.cudaStreamEndCapture(stream.handle))
+                raise
+            captured = cuda.cudaStreamEndCapture(stream.handle)
         graph = check(captured)
         try:
             super().__init__(check(cuda.cudaGraphInstantiate(graph, 0)), cuda.cudaGraphExecDestroy)
@@ -277,6 +279,18 @@ class Graph(_Owned):
     def launch(self, stream: Any) -> None:
         """Enqueues all of it on any stream."""
         check(import_cuda().cudaGraphLaunch(self.handle, stream))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection in this thread could free memory of the GPU, which spoils a capture."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _drop_graph(cuda: Any, captured: tuple[Any, Any]) -> None:

@@ -109,28 +109,36 @@ class Context:
 class RepeatedGraphs:
     """CUDA graphs for sets of addresses that come again and again, such as those of a ring of frames.
 
-    The first time that a set comes the network is enqueued as it is, which also warms it up; the second time
-    it is captured; from then on the graph is launched.
+    The first time that a set comes the network is enqueued as it is; the second time it is captured; from
+    then on the graph is launched. If a capture fails, that is said, and nothing is captured any more.
     """
 
     def __init__(self, context: Context, stream: cuda.Stream) -> None:
         self._context, self._stream = context, stream
         self._graphs: OrderedDict[tuple[int, ...], cuda.Graph | None] = OrderedDict()
+        self._failed = False
 
     def run(self, addresses: Addresses, stream: Any) -> None:
         """Enqueues the network, or its graph, on ``stream``."""
         key = tuple(addresses.values())
-        if key not in self._graphs:
-            self._remember(key, None)
-            self._context.enqueue(addresses, stream)
-            return
-        graph = self._graphs[key]
-        if graph is None:
-            # Not on the caller's stream, which may be the default stream, and that cannot be captured.
-            enqueue = self._context.enqueue
-            graph = cuda.Graph(self._stream, lambda: enqueue(addresses, self._stream.handle))
+        known = key in self._graphs
+        graph = self._graphs.get(key)
+        if known and graph is None and not self._failed:
+            graph = self._capture(addresses)
         self._remember(key, graph)
-        graph.launch(stream)
+        if graph is None:
+            self._context.enqueue(addresses, stream)
+        else:
+            graph.launch(stream)
+
+    def _capture(self, addresses: Addresses) -> cuda.Graph | None:
+        # Not on the caller's stream, which may be the default stream, and that cannot be captured.
+        try:
+            return cuda.Graph(self._stream, lambda: self._context.enqueue(addresses, self._stream.handle))
+        except CudaError as error:
+            self._failed = True
+            logger.warning("tensors on the GPU run without CUDA graphs: %s", error.got)
+            return None
 
     def _remember(self, key: tuple[int, ...], graph: cuda.Graph | None) -> None:
         self._graphs[key] = graph
@@ -245,7 +253,7 @@ class Lanes:
     def __init__(self, make: Callable[[], Lane], limit: int, name: str) -> None:
         self._make, self._limit, self._name = make, limit, name
         self._idle, self._count = [make()], 1
-        self._changed = threading.Condition()
+        self._changed, self._making = threading.Condition(), threading.Lock()
         self._closed = False
 
     @contextlib.contextmanager
@@ -276,7 +284,8 @@ class Lanes:
     def _another(self) -> Lane | None:
         """A new lane; None if the memory is not enough for it, then there will be no more."""
         try:
-            return self._make()
+            with self._making:  # TensorRT does not promise that two threads may make contexts at a time
+                return self._make()
         except BaseException as error:
             with self._changed:
                 self._count -= 1

@@ -578,6 +578,23 @@ def test_an_engine_that_cannot_be_captured_runs_and_says_so_once(
     assert "cudaGraphLaunch" not in gpu.log
 
 
+def test_a_capture_that_fails_later_is_said_and_done_without(
+    gpu: Gpu, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    estimator = TensorRTEstimator(path)
+    gpu.capturable = False
+    pair = images()
+    tensors, out = on_gpu(gpu, pair), CudaTensor(gpu, np.zeros((1, 2, 32, 64), np.float32))
+    for _ in range(3):
+        out.array[:] = 0
+        estimator.on_device(*tensors, out=out)
+        np.testing.assert_allclose(out.array, expected(*pair), rtol=1e-6)
+    assert [r.getMessage() for r in caplog.records] == [
+        "tensors on the GPU run without CUDA graphs: did not start the network "
+        "(API Usage Error (operation not permitted when capturing))"
+    ]
+
+
 def test_a_failing_network_is_one_line(gpu: Gpu, path: Path) -> None:
     estimator = TensorRTEstimator(path, cuda_graph=False)
     gpu.enqueues = False
