@@ -5,12 +5,14 @@ fastest of the variants tried (concatenation, einsum, channels last).
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Operator = Callable[[Tensor, Tensor, int], Tensor]
 
 # Where the networks look the operators up.
 CORRELATIONS = (
@@ -40,13 +42,18 @@ def shift_correlation_transpose(volume: Tensor, query: Tensor, radius: int) -> T
     return features.div_(query.shape[1])
 
 
-@contextlib.contextmanager
-def shift_correlations() -> Iterator[None]:
+def shift_correlations() -> contextlib.AbstractContextManager[None]:
     """While the block runs, the networks compute their correlations by shifts."""
+    return replaced_correlations(shift_correlation, shift_correlation_transpose)
+
+
+@contextlib.contextmanager
+def replaced_correlations(correlation: Operator, transpose: Operator) -> Iterator[None]:
+    """While the block runs, the networks compute their correlations by these functions."""
     with contextlib.ExitStack() as stack:
         for name in CORRELATIONS:
-            stack.enter_context(mock.patch(name, shift_correlation))
-        stack.enter_context(mock.patch(TRANSPOSE, shift_correlation_transpose))
+            stack.enter_context(mock.patch(name, correlation))
+        stack.enter_context(mock.patch(TRANSPOSE, transpose))
         yield
 
 
