@@ -85,8 +85,8 @@ def _expected(case: Case, first: np.ndarray, query: np.ndarray, device: torch.de
     if query.size < 1e5:
         exact = ORACLES[case.operator](first.astype(np.float64), query.astype(np.float64), case.radius)
         return torch.from_numpy(exact).to(device)
-    inputs = (torch.from_numpy(array).to(device).double() for array in (first, query))
-    return SHIFTS[case.operator](*inputs, case.radius)
+    left, right = (torch.from_numpy(array).to(device).double() for array in (first, query))
+    return SHIFTS[case.operator](left, right, case.radius)
 
 
 def _check(

@@ -79,8 +79,13 @@ class Driver:
         arguments = (ctypes.byref(module), text, ctypes.c_uint(2), options, values)
         self._call("cuModuleLoadDataEx", *arguments, about=name, log=log)
         self._call("cuModuleGetFunction", ctypes.byref(function), module, name.encode(), about=name)
-        figures = (self._attribute(n, function) for n in (_REGISTERS, _LOCAL_BYTES, _SHARED_BYTES))
-        return Kernel(name, *figures, function=function)
+        return Kernel(
+            name,
+            self._attribute(_REGISTERS, function),
+            self._attribute(_LOCAL_BYTES, function),
+            self._attribute(_SHARED_BYTES, function),
+            function,
+        )
 
     def launch(
         self,

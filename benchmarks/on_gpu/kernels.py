@@ -123,6 +123,7 @@ class Kernels:
         """
         geometry = LAUNCHES[operator](*shape, radius, dtype)
         first, query, output = (ctypes.c_void_p(address) for address in addresses)
-        arguments = (first, query, *map(ctypes.c_int, shape), output)
+        sizes = (ctypes.c_int(size) for size in shape)
+        arguments: list[ctypes.c_void_p | ctypes.c_int] = [first, query, *sizes, output]
         kernel = self.kernel(operator, dtype, radius)
         self.driver.launch(kernel, geometry.grid, geometry.block, geometry.shared, stream, arguments)

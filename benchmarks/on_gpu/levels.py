@@ -23,7 +23,7 @@ class Level:
 
     network: str
     name: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
 
 # At other sizes GLU-Net may have levels between 32×32 and 1/8.
@@ -38,6 +38,9 @@ LEVELS = (
     Level("GLU-Net 480×640", "3", (1, 256, 32, 32)),
 )
 AIM_LEVEL = LEVELS[0]
+# Where the gap between two launches, a good part of the time of one image, weighs little.
+BATCHED = Level("PWC-Net 448×1024", "2, batch 8", (8, *LEVELS[0].shape[1:]))
+QUICK_LEVELS = (AIM_LEVEL, BATCHED)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def first_shape(operator: str, shape: tuple[int, ...], radius: int) -> tuple[int
     return shape[0], displacements(radius), *shape[2:]
 
 
-def works(levels: tuple[Level, ...] = LEVELS) -> Iterator[Work]:
+def works(levels: tuple[Level, ...] = (*LEVELS, BATCHED)) -> Iterator[Work]:
     """Every operator with every dtype at every level."""
     for operator in OPERATORS:
         for dtype in BYTES:

@@ -19,16 +19,19 @@ from on_gpu.timing import call_time
 
 def time_network(kernels: Kernels, name: str, samples: int) -> NetworkRow:
     """One network in float32 at its usual size, batch 1, from preprocessed tensors to all its flows."""
-    network = seeded_network(name).cuda()
+    device = torch.device("cuda")
+    network = seeded_network(name).to(device)
     arrays = preprocess(network.spec, *sample_pair(*SIZES[name])[:2]).values()
-    tensors = [torch.from_numpy(array).cuda() for array in arrays]
+    tensors = [torch.from_numpy(array).to(device) for array in arrays]
     ways = {
         "kernels": lambda: kernel_correlations(kernels),
         "tiles": contextlib.nullcontext,
         "shifts": shift_correlations,
     }
     times, flows = {}, {}
-    with torch.inference_mode():
+    # Without TF32, as everywhere else in this project.
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
         for way, replace in ways.items():
             with replace():
                 flows[way] = network(*tensors)[len(network.spec.outputs) - 1]

@@ -15,7 +15,7 @@ from on_gpu.correctness import QUICK_SHAPES, SHAPES, cases, check, level_cases
 from on_gpu.engines import time_engines
 from on_gpu.kernel_times import time_row
 from on_gpu.kernels import Kernels
-from on_gpu.levels import AIM_LEVEL, LEVELS, RADIUS, SIZES, works
+from on_gpu.levels import QUICK_LEVELS, RADIUS, SIZES, works
 from on_gpu.networks import time_network
 from on_gpu.results import Part
 from on_gpu.sanitizer import runs, sanitize
@@ -90,7 +90,7 @@ def _sanitizer(setting: Setting, rows: list[Any], found: dict[str, Any], report:
 
 
 def _kernels(setting: Setting, rows: list[Any], found: dict[str, Any], report: Report) -> None:
-    plan = list(works((AIM_LEVEL,) if setting.quick else LEVELS))
+    plan = list(works(QUICK_LEVELS) if setting.quick else works())
     report(0, len(plan), "limits of the GPU")
     limits = measure_limits(setting.kernels, setting.samples)
     found |= {"limits": dataclasses.asdict(limits), "clocks_before": facts.clocks()}

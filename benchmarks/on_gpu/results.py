@@ -264,7 +264,7 @@ def _part(kind: type, entry: dict[str, Any]) -> Part:
 
 
 def _row(kind: type, entry: dict[str, Any]) -> Any:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in entry.items()}
     if "times" in values:
         values["times"] = {
             name: Timing(**{**timing, "samples_us": tuple(timing["samples_us"])})

@@ -11,6 +11,8 @@ from on_gpu.levels import Limits
 from on_gpu.results import Timing
 
 WARM_UP = 3
+COPY_ELEMENTS = 1 << 28  # 1 GiB of float32, far more than any L2
+MATMUL_SIDES = {"float32": 4096, "float16": 8192}
 Call = Callable[[int], object]  # told its number, so that it can take other tensors each time
 
 
@@ -49,7 +51,7 @@ def _sample(run: Callable[[], object], calls: int, samples: int) -> Timing:
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(samples)]
     torch.cuda.synchronize()
     # While the GPU does this, the first samples queue up: none of them waits for the CPU if it can keep up.
-    ballast = torch.empty(1 << 28, device="cuda")
+    ballast = torch.empty(COPY_ELEMENTS, device="cuda")
     for _ in range(4):
         ballast.zero_()
     for start, stop in events:
@@ -63,14 +65,13 @@ def _sample(run: Callable[[], object], calls: int, samples: int) -> Timing:
 def measure_limits(kernels: Kernels, samples: int) -> Limits:
     """Bandwidth, arithmetic and launches of this GPU, which it warms up."""
     tflops = {
-        dtype: _matmul_tflops(size, getattr(torch, dtype), samples)
-        for dtype, size in (("float32", 4096), ("float16", 8192))
+        dtype: _matmul_tflops(size, getattr(torch, dtype), samples) for dtype, size in MATMUL_SIDES.items()
     }
     return Limits(_copy_bandwidth(samples), tflops, _launch_time(kernels, samples))
 
 
 def _copy_bandwidth(samples: int) -> float:
-    source = torch.ones(1 << 28, device="cuda")  # 1 GiB, far more than any L2
+    source = torch.ones(COPY_ELEMENTS, device="cuda")
     target = torch.empty_like(source)
     time = graph_time(lambda _: target.copy_(source), 1, samples)
     return 2 * source.nbytes / time.median_us / 1e3

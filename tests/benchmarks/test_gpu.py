@@ -4,6 +4,7 @@ Its table of cases runs here on the kernels' host twins, behind a stand-in for t
 very code that launches them there.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -26,11 +28,22 @@ from gocor.plugins.registry import OPERATORS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu
-from on_gpu import correctness, engines, facts, kernels, parts, peers, run_once, sanitizer, show, timing
+from on_gpu import (
+    correctness,
+    engines,
+    facts,
+    kernel_times,
+    kernels,
+    networks,
+    parts,
+    peers,
+    run_once,
+    sanitizer,
+    show,
+    timing,
+)  # fmt: skip
 from on_gpu.driver import Driver, DriverError
-from on_gpu.kernel_times import tensor_sets
-from on_gpu.levels import BYTES, LEVELS, RADIUS, SIZES, Limits, Work, works
-from on_gpu.networks import kernel_correlations
+from on_gpu.levels import BYTES, LEVELS, RADIUS, SIZES, Level, Limits, Work, works
 from on_gpu.results import (
     CheckRow,
     EngineRow,
@@ -341,9 +354,9 @@ def test_floors() -> None:
 
 def test_tensor_sets_exceed_the_cache() -> None:
     megabyte = 1 << 20
-    assert tensor_sets(8 * megabyte, 50 * megabyte) * 8 > 3 * 50
-    assert tensor_sets(1, 50 * megabyte) == 4096
-    assert tensor_sets(1 << 40, 50 * megabyte) == 1
+    assert kernel_times.tensor_sets(8 * megabyte, 50 * megabyte) * 8 > 3 * 50
+    assert kernel_times.tensor_sets(1, 50 * megabyte) == 4096
+    assert kernel_times.tensor_sets(1 << 40, 50 * megabyte) == 1
 
 
 def test_timing_statistics() -> None:
@@ -364,16 +377,127 @@ def test_peers_compute_the_same(operator: str, radius: int) -> None:
         assert relative_l2(actual, expected) < 1e-6
 
 
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_compiled_peer_compiles_whole(operator: str) -> None:
+    case = correctness.Case(operator, "float32", 4, (1, 5, 9, 13))
+    inputs = [torch.from_numpy(array) for array in case.inputs()]
+    compiled = torch.compile(peers.WINDOWS[operator], fullgraph=True, dynamic=False, backend="eager")
+    assert relative_l2(compiled(*inputs, 4), peers.WINDOWS[operator](*inputs, 4)) == 0
+
+
 def test_networks_with_our_kernels(host_kernels: kernels.Kernels) -> None:
     torch.manual_seed(0)
     network = create_network("PWCNet_GOCor", local_iterations=1).eval()
     images = torch.rand(2, 1, 3, 64, 64)
     with torch.inference_mode():
         expected = network(*images)[-1]
-        with kernel_correlations(host_kernels):
+        with networks.kernel_correlations(host_kernels):
             actual = network(*images)[-1]
     assert relative_l2(actual, expected) < 1e-4
     assert not torch.equal(actual, expected)  # that is, something else did compute them
+
+
+class FakeEvent:
+    """Of which two are always half a millisecond apart."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        pass
+
+    def elapsed_time(self, end: "FakeEvent") -> float:
+        return 0.5
+
+
+class FakeGraph:
+    """Counts its replays."""
+
+    replays = 0
+
+    def replay(self) -> None:
+        FakeGraph.replays += 1
+
+
+class CpuTorch:
+    """PyTorch whose CUDA device is this CPU: each line that measures is run before it meets a GPU."""
+
+    cuda = SimpleNamespace(
+        Event=FakeEvent,
+        synchronize=lambda: None,
+        CUDAGraph=FakeGraph,
+        graph=contextlib.nullcontext,
+        get_device_properties=lambda index: SimpleNamespace(L2_cache_size=1 << 16),
+    )
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(torch, name)
+        if name not in ("empty", "ones", "randn"):
+            return value
+        return lambda *size, device, **options: value(*size, **options)
+
+    def device(self, name: str) -> torch.device:
+        assert name == "cuda"
+        return CPU
+
+
+@pytest.fixture
+def no_gpu_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (timing, kernel_times, networks):
+        monkeypatch.setattr(module, "torch", CpuTorch())
+    monkeypatch.setattr(timing, "COPY_ELEMENTS", 100)
+    monkeypatch.setattr(timing, "MATMUL_SIDES", {"float32": 8, "float16": 16})
+    monkeypatch.setattr(FakeGraph, "replays", 0)
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_limits_from_times(host_kernels: kernels.Kernels) -> None:
+    limits = timing.measure_limits(host_kernels, 3)
+    assert limits.copy_gb_per_s == pytest.approx(2 * 400 / 0.5e-3 / 1e9)
+    assert limits.tflops["float16"] == pytest.approx(2 * 16**3 / 0.5e-3 / 1e12)
+    assert limits.launch_us == pytest.approx(500 / 200)
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_samples() -> None:
+    calls: list[int] = []
+    in_graph = timing.graph_time(calls.append, 5, 7)
+    assert calls == [*range(timing.WARM_UP), *range(5)]  # captured once,
+    assert FakeGraph.replays == 1 + 7  # then replayed
+    calls.clear()
+    called = timing.call_time(calls.append, 5, 7)
+    assert calls == [*range(timing.WARM_UP), *(list(range(5)) * 7)]
+    assert in_graph == called
+    assert in_graph.samples_us == (100.0,) * 7
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("dtype", BYTES)
+def test_a_row_of_times(
+    host_kernels: kernels.Kernels, monkeypatch: pytest.MonkeyPatch, operator: str, dtype: str
+) -> None:
+    def fails(*inputs: object) -> torch.Tensor:
+        raise RuntimeError("no\ncompiler")
+
+    monkeypatch.setattr(peers.torch, "compile", lambda *arguments, **options: fails)
+    limits = Limits(copy_gb_per_s=1000.0, tflops={dtype: 50.0}, launch_us=1.0)
+    work = Work(operator, Level("PWC-Net 448×1024", "2", (1, 8, 8, 16)), dtype)
+    row = kernel_times.time_row(host_kernels, work, limits, 3)
+    assert (row.bytes, row.flops, row.registers) == (work.bytes, work.flops, 104)
+    assert row.floor_us == limits.memory_us(work)
+    assert set(row.times) == {"kernel", "kernel, L2", "shifts", "shifts, graph", "tiles", "tiles, graph"}
+    assert row.failed == {"compiled": "no compiler"}
+    assert set(row.errors) == {"kernel", "shifts", "tiles"}
+    assert max(row.errors.values()) < (1e-5 if dtype == "float32" else 5e-3)
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_a_row_of_a_network(host_kernels: kernels.Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "PWCNet", (64, 64))
+    row = networks.time_network(host_kernels, "PWCNet", 2)
+    assert (row.network, row.size, set(row.times)) == ("PWCNet", (64, 64), {"kernels", "tiles", "shifts"})
+    assert row.error < 1e-4
 
 
 # ── engines
@@ -624,6 +748,14 @@ def test_refusal_without_a_gpu() -> None:
     assert done.stderr.startswith("error: GPU: no CUDA GPU; PyTorch ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_the_documentation_shows_the_results_that_are_kept() -> None:
+    document = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    kept = sorted((ROOT / "benchmarks/results").glob("*.json"))
+    assert ("No GPU was at hand" in document) == (not kept)
+    for path in kept:
+        assert show.markdown(load(path)) in document, path
 
 
 def test_refusal_of_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
