@@ -77,9 +77,8 @@ GOCOR_DEVICE void for_each_chunk(const T* reference, const T* query, T* referenc
         }
         const int next = (chunk + 2) * CHANNELS;
         if (next < C) {
-            const int done = next * H * W, left = (C - next) * H * W;
-            reference_loader.start(reference_tile, reference + done, left);
-            query_loader.start(query_tile, query + done, left);
+            reference_loader.start(reference_tile, reference + next * H * W, C - next);
+            query_loader.start(query_tile, query + next * H * W, C - next);
         }
         commit_copies();
     }

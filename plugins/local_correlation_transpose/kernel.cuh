@@ -99,12 +99,12 @@ GOCOR_DEVICE void for_each_dy(const float* volume, const float* query, float* we
         }
         if (round < ROUNDS) {
             const RowLoader row_loader(query, H, W, origin.x - T::HALO, origin.y + round - RADIUS);
-            row_loader.start(query_ring + round % T::RING * T::ROW_PITCH, query, channels * H * W);
+            row_loader.start(query_ring + round % T::RING * T::ROW_PITCH, query, channels);
             const int next = round - (T::HEIGHT - 1);
             if (next >= 0) {
-                const int done = next * T::SIDE * H * W;
-                weight_loader.start(weight_ring + next % (T::AHEAD + 1) * WeightLoader::SIZE, volume + done,
-                                    T::SIDE * T::SIDE * H * W - done);
+                const int plane = next * T::SIDE;
+                weight_loader.start(weight_ring + next % (T::AHEAD + 1) * WeightLoader::SIZE, volume + plane * H * W,
+                                    T::SIDE * T::SIDE - plane);
             }
         }
         commit_copies();
@@ -224,10 +224,9 @@ GOCOR_DEVICE void run(const half_t* volume, const half_t* query, int C, int H, i
     float sum[T::HEIGHT][T::CHANNELS / 16][4] = {};
     GOCOR_NO_UNROLL
     for (int first_dy = 0; first_dy < SIDE; first_dy += T::GROUP) {
-        const int done = first_dy * SIDE * plane;
-        weight_loader.start(weight_tile, volume + done, SIDE * SIDE * plane - done);
+        weight_loader.start(weight_tile, volume + first_dy * SIDE * plane, SIDE * (SIDE - first_dy));
         const QueryLoader query_loader(query, H, W, origin.x - T::HALO, origin.y + first_dy - RADIUS);
-        query_loader.start(query_tile, query, (C - first_channel) * plane);
+        query_loader.start(query_tile, query, C - first_channel);
         commit_copies();
         wait_copies<0>();
         sync_block();

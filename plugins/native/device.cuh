@@ -47,6 +47,13 @@ GOCOR_DEVICE Index3 block_index() {
     return {static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z)};
 }
 
+// The same number, which the compiler does not know. What is made from it in a loop is not worked out before the
+// loop, where it would hold registers.
+GOCOR_DEVICE int opaque(int value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // All threads of the block have come here, and see what each other wrote to shared memory before.
 GOCOR_DEVICE void sync_block() { __syncthreads(); }
 

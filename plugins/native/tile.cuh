@@ -26,88 +26,72 @@ GOCOR_DEVICE Index3 tile_origin(int image_width) {
     return {tile % across * WIDTH, tile / across * HEIGHT, 0};
 }
 
+// How many lines threads copy together: whole rows of all planes, or an equal part of one.
+GOCOR_DEVICE constexpr int lines_at_once(int planes, int most) {
+    if (most >= planes) return most / planes * planes;
+    while (planes % most != 0) --most;
+    return most;
+}
+
 // Copies a box of an image (planes, height, width) to shared memory: ROWS rows of PLANES planes, WIDTH pixels
 // each, zeros where the box sticks out of the image. It lies there as [row][plane][pixel] with PITCH elements
-// from plane to plane and ROW_PITCH from row to row.
+// from plane to plane and ROW_PITCH from row to row. An image has fewer than 2^31 elements.
 //
 // The copies go on in the background, BYTES at a time where image and box are aligned to that, otherwise one
-// element at a time (half: at once, since cp.async takes no 2 bytes). The aligned offsets are worked out once
-// and serve all boxes that differ in planes only: a copy then costs a comparison and an addition. An image
-// has fewer than 2^31 elements.
+// element at a time (half: at once, since cp.async takes no 2 bytes). A thread always copies the same columns, and
+// goes from line to line, a line being one row of one plane, in steps of whole rows or equal parts of a row: then
+// an address costs two additions and no division, and needs no register until it is used.
 template <class T, int ROWS, int PLANES, int WIDTH, int PITCH, int ROW_PITCH, int BYTES, int THREADS>
 class BoxLoader {
     static constexpr int STEP = BYTES / static_cast<int>(sizeof(T));
-    static constexpr int STEPS = WIDTH / STEP;  // copies in a row of a plane
-    static constexpr int COPIES = ROWS * PLANES * STEPS;
-    static constexpr int EACH = ceil_div(COPIES, THREADS);
+    static constexpr int STEPS = WIDTH / STEP;   // copies of a line
+    static constexpr int LINES = ROWS * PLANES;  // line i is row i / PLANES of plane i % PLANES
+    static constexpr int AT_ONCE = lines_at_once(PLANES, THREADS / STEPS);
+    static constexpr int PARTS = AT_ONCE < PLANES ? PLANES / AT_ONCE : 1;         // of a row
+    static constexpr int ROWS_AT_ONCE = AT_ONCE < PLANES ? 1 : AT_ONCE / PLANES;
     static_assert(WIDTH % STEP == 0 && PITCH % STEP == 0 && ROW_PITCH % STEP == 0, "copies are aligned");
 
     int height_, width_, x_, y_;
     bool aligned_;
-    int offset_[EACH];  // from the first plane of the box; -1 outside the image
 
-    GOCOR_DEVICE int offset_of(int plane, int row, int column) const {
+    template <int WIDE>
+    GOCOR_DEVICE void start_one(T* shared, const T* first, int planes, int plane, int row, int column) const {
         const int x = x_ + column, y = y_ + row;
-        const bool inside = 0 <= x && x < width_ && 0 <= y && y < height_;
-        return inside ? (plane * height_ + y) * width_ + x : -1;
-    }
-
-    static GOCOR_DEVICE int target_of(int plane, int row, int column) {
-        return row * ROW_PITCH + plane * PITCH + column;
-    }
-
-    static GOCOR_DEVICE int target_of(int copy) {
-        const int line = copy / STEPS;
-        if constexpr (PITCH == WIDTH && ROW_PITCH == PLANES * PITCH) return copy * STEP;  // saves registers
-        return target_of(line % PLANES, line / PLANES, copy % STEPS * STEP);
+        const bool inside = 0 <= x && x < width_ && 0 <= y && y < height_ && plane < planes;
+        T* to = shared + row * ROW_PITCH + plane * PITCH + column;
+        const T* from = first + (inside ? (plane * height_ + y) * width_ + x : 0);
+        if constexpr (WIDE == 2) {
+            *to = inside ? *from : T{};
+        } else {
+            copy_async<WIDE>(to, from, inside);
+        }
     }
 
 public:
     static constexpr int SIZE = ROWS * ROW_PITCH;  // elements in shared memory
 
-    // `x`, `y`: the first pixel of the box, may lie outside. `x` is a multiple of BYTES, counted from an address
-    // that is, too, if `image` is.
+    // `x`, `y`: the first pixel of the box, may lie outside. `x` is a multiple of STEP.
     GOCOR_DEVICE BoxLoader(const T* image, int height, int width, int x, int y)
-        : height_(height), width_(width), x_(x), y_(y) {
-        aligned_ = is_aligned(image, BYTES) && width % STEP == 0;
-        GOCOR_UNROLL
-        for (int i = 0; i < EACH; ++i) {
-            const int copy = thread_index() + i * THREADS;
-            const int line = copy / STEPS;
-            offset_[i] = offset_of(line % PLANES, line / PLANES, copy % STEPS * STEP);
-        }
-    }
+        : height_(height), width_(width), x_(x), y_(y), aligned_(is_aligned(image, BYTES) && width % STEP == 0) {}
 
-    // Starts to copy. `first` is the first plane of the box in the image, `size` the number of elements from there
-    // to the end of the image: planes beyond it are zero.
-    GOCOR_DEVICE void start(T* shared, const T* first, int size) const {
-        if (aligned_) {
-            GOCOR_UNROLL
-            for (int i = 0; i < EACH; ++i) {
-                const int copy = thread_index() + i * THREADS;
-                if (COPIES % THREADS != 0 && copy >= COPIES) break;
-                start_one<BYTES>(shared + target_of(copy), first, offset_[i], size);
-            }
-        } else {
+    // Starts to copy. `first` is the first plane of the box in the image, `planes` the number of planes from there
+    // to the end of the image: beyond it are zeros.
+    GOCOR_DEVICE void start(T* shared, const T* first, int planes) const {
+        const int thread = opaque(thread_index());
+        if (!aligned_) {
             GOCOR_NO_UNROLL
-            for (int element = thread_index(); element < ROWS * PLANES * WIDTH; element += THREADS) {
-                const int line = element / WIDTH, plane = line % PLANES, row = line / PLANES;
-                const int column = element % WIDTH;
-                start_one<sizeof(T)>(shared + target_of(plane, row, column), first, offset_of(plane, row, column),
-                                     size);
+            for (int i = thread; i < LINES * WIDTH; i += THREADS) {
+                const int line = i / WIDTH;
+                start_one<sizeof(T)>(shared, first, planes, line % PLANES, line / PLANES, i % WIDTH);
             }
+            return;
         }
-    }
-
-private:
-    template <int WIDE>
-    static GOCOR_DEVICE void start_one(T* shared, const T* first, int offset, int size) {
-        const bool inside = static_cast<unsigned>(offset) < static_cast<unsigned>(size);
-        const T* from = first + (inside ? offset : 0);
-        if constexpr (WIDE == 2) {
-            *shared = inside ? *from : T{};
-        } else {
-            copy_async<WIDE>(shared, from, inside);
+        const int line = thread / STEPS, column = thread % STEPS * STEP;
+        if (line >= AT_ONCE) return;
+        GOCOR_UNROLL
+        for (int i = 0; i < ceil_div(LINES, AT_ONCE); ++i) {
+            const int row = line / PLANES + i / PARTS * ROWS_AT_ONCE, plane = line % PLANES + i % PARTS * AT_ONCE;
+            if (row < ROWS) start_one<BYTES>(shared, first, planes, plane, row, column);
         }
     }
 };

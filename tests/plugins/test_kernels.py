@@ -207,8 +207,8 @@ PLANTS = {
     ),
     "read beyond the input": Plant(
         "native/tile.cuh",
-        "static_cast<unsigned>(offset) < static_cast<unsigned>(size)",
-        "offset >= 0 && size > 0",
+        " && plane < planes;",
+        " && planes > 0;",
         ADDRESS,
         "AddressSanitizer: heap-buffer-overflow",
     ),

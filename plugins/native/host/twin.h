@@ -26,6 +26,8 @@ inline Index3 block_index() {
     return {block.x, block.y, block.z};
 }
 
+inline int opaque(int value) { return value; }
+
 inline void sync_block() { host::self().block->barrier.wait(); }
 
 inline float to_float(half_t value) {
