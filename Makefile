@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+TENSORRT_INCLUDE_DIR ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-engines lint format types ptx bench wheel clean
+.PHONY: help setup demo test test-slow test-native test-engines lint lint-native format types ptx plugins bench wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,9 +35,18 @@ test-slow: $(READY)  ## the tests that take minutes
 test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser and builder: seconds, sizes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/export/test_engine_networks.py $(PYTEST_ARGS)
 
+test-native: $(READY) plugins  ## the tests of the TensorRT plugin library; a skipped one has failed
+	PYTHONPATH=tests TENSORRT_INCLUDE_DIR="$(TENSORRT_INCLUDE_DIR)" $(TEST_ENV) $(BIN)/python -m pytest \
+		-p nothing_skipped tests/plugins/test_plugin_library.py $(PYTEST_ARGS)
+
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-native: $(READY)  ## clang-tidy, for the C++ of the TensorRT plugin library
+	$(CMAKE) -S tests/plugins/native -B build/native
+	$(BIN)/clang-tidy -p build/native --quiet plugins/*/tensorrt_plugin.cpp tests/plugins/native/cpu_driver.cpp \
+		tests/plugins/native/plugin_harness.cpp plugins/native/driver_launch.cpp plugins/native/tensorrt_library.cpp
 
 format: $(READY)  ## let ruff put the code into shape
 	$(BIN)/ruff check --fix .
@@ -51,6 +61,14 @@ types: $(READY)  ## mypy, on an installed copy
 # After a change of a kernel: engines and the plugin library get the PTX that is in the repository.
 ptx: $(READY)  ## compile the CUDA kernels to PTX, into plugins/ptx/
 	$(BIN)/python -m gocor.plugins.ptx --write
+
+# Headers: include/ of TensorRT's archive or of github.com/NVIDIA/TensorRT. CUDA's are a toolkit's or pip's.
+CMAKE = $(BIN)/cmake -DNVIDIA_WHEELS="$(wildcard $(CURDIR)/$(VENV)/lib/python3.*/site-packages/nvidia)" \
+	$(if $(TENSORRT_INCLUDE_DIR),-DTENSORRT_INCLUDE_DIR="$(abspath $(TENSORRT_INCLUDE_DIR))")
+
+plugins: $(READY)  ## build/plugins/libgocor_plugins.so; TENSORRT_INCLUDE_DIR=… says where TensorRT's headers are
+	$(CMAKE) -S plugins -B build/plugins
+	$(BIN)/cmake --build build/plugins
 
 bench: $(READY)  ## ONNX Runtime beside eager PyTorch on this CPU
 	$(BIN)/python benchmarks/cpu.py

@@ -45,14 +45,14 @@ struct Driver {
     decltype(cuLibraryGetKernel)* get_kernel = find<decltype(cuLibraryGetKernel)>(library, "cuLibraryGetKernel");
     decltype(cuLaunchKernel)* launch = find<decltype(cuLaunchKernel)>(library, "cuLaunchKernel");
 
-    Driver() { check(init(0), "cannot be used", ""); }
+    Driver() { check(init(0), "cannot be used"); }
 
-    void check(CUresult result, const std::string& what, const std::string& hint) const {
+    void check(CUresult result, const std::string& what) const {
         if (result == CUDA_SUCCESS) return;
         const char* reason = nullptr;
         error_string(result, &reason);
         throw Failure("the CUDA driver " + what + ": " +
-                      (reason != nullptr ? reason : "error " + std::to_string(result)) + hint);
+                      (reason != nullptr ? reason : "error " + std::to_string(result)));
     }
 };
 
@@ -64,7 +64,7 @@ class Kernels {
 
 public:
     CUkernel get(const Driver& driver, const std::string& name) {
-        const std::lock_guard<std::mutex> lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         const auto found = loaded_.find(name);
         return found != loaded_.end() ? found->second : loaded_[name] = load(driver, name);
     }
@@ -74,8 +74,8 @@ private:
         CUlibrary library = nullptr;
         CUkernel kernel = nullptr;
         driver.check(driver.load(&library, ptx(name), nullptr, nullptr, 0, nullptr, nullptr, 0),
-                     "refuses kernel " + name, "; driver 550 or later and an Ampere GPU or a later one are needed");
-        driver.check(driver.get_kernel(&kernel, library, name.c_str()), "does not find kernel " + name, "");
+                     "refuses kernel " + name + ", which needs driver 550 or later and a GPU from Ampere on");
+        driver.check(driver.get_kernel(&kernel, library, name.c_str()), "does not find kernel " + name);
         return kernel;
     }
 
@@ -97,7 +97,7 @@ void launch_kernel(const Geometry& geometry, Problem problem, const void* first,
     const auto& [x, y, z] = geometry.grid;
     driver.check(driver.launch(reinterpret_cast<CUfunction>(kernel), size(x), size(y), size(z), size(geometry.threads),
                                1, 1, size(geometry.shared), static_cast<CUstream>(stream), arguments, nullptr),
-                 "cannot launch kernel " + geometry.kernel, "");
+                 "cannot launch kernel " + geometry.kernel);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 #include <cstring>
 #include <limits>
-#include <new>
+#include <memory>
 #include <utility>
 
 namespace gocor::tensorrt {
@@ -23,7 +23,7 @@ std::string text(DataType type) {
 
 std::string text(const Sizes& sizes) {
     std::string result = "(";
-    for (const std::int64_t size : sizes) {
+    for (const std::int64_t& size : sizes) {
         result += size == UNKNOWN ? "?" : std::to_string(size);
         result += &size == &sizes.back() ? ")" : ", ";
     }
@@ -117,9 +117,9 @@ nvinfer1::IPluginCapability* Plugin::getCapabilityInterface(nvinfer1::PluginCapa
 }
 
 nvinfer1::IPluginV3* Plugin::clone() noexcept {
-    Plugin* copy = nullptr;
-    attempt([&] { copy = new Plugin(*this); });
-    return copy;
+    std::unique_ptr<Plugin> copy;
+    attempt([&] { copy = std::make_unique<Plugin>(*this); });
+    return copy.release();
 }
 
 void Plugin::check_shapes(const Sizes& first, const Sizes& query) const {
@@ -202,7 +202,7 @@ nvinfer1::IPluginV3* Creator::createPlugin(const char* layer, const nvinfer1::Pl
                                            nvinfer1::TensorRTPhase) noexcept {
     const char* name = layer != nullptr ? layer : "";
     try {
-        return new Plugin(operator_, name, radius_of(fields));
+        return std::make_unique<Plugin>(operator_, name, radius_of(fields)).release();
     } catch (const std::exception& error) {
         log_error(operator_, name, error.what());
         return nullptr;
