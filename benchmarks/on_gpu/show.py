@@ -50,10 +50,10 @@ def blocks(results: Results) -> Iterator[Block]:
 
 
 def markdown(results: Results) -> str:
-    """All blocks as Markdown."""
+    """All blocks as Markdown, to stand under a heading of the second level."""
     paragraphs = []
     for number, block in enumerate(blocks(results)):
-        paragraphs.append(f"{'##' if number == 0 else '###'} {block.title}")
+        paragraphs.append(f"{'###' if number == 0 else '####'} {block.title}")
         if block.columns:
             # Words to the left, figures to the right.
             rule = ["---" if _is_word(block, i) else "---:" for i in range(len(block.columns))]
@@ -141,7 +141,7 @@ def _kernel_notes(part: Part) -> list[str]:
         f"or arithmetic at {rates} (a large matrix product), whichever takes longer (m or a). "
         f"From one launch to the next of a kernel with nothing to do it takes {limits.launch_us:.1f} µs.",
         "Kernels run in a CUDA graph; peers are called from Python, and in brackets run in a graph, too.",
-        f"Clocks before: {_listed(facts['clocks_before'])}; after: {_listed(facts['clocks_after'])}.",
+        f"Clocks before: {_listed(facts['clocks_before'])}; after: {_listed(facts.get('clocks_after', {}))}.",
     ]
     notes += [f"Registers spilled: {', '.join(spilled)}."] if spilled else []
     failed = {name: reason for row in times for name, reason in row.failed.items()}

@@ -646,7 +646,7 @@ def test_markdown(results: Results, tmp_path: Path, capsys: pytest.CaptureFixtur
     results.save(tmp_path / "gpu.json")
     gpu.main(show=tmp_path / "gpu.json")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "## An Imagined GPU"
+    assert lines[0] == "### An Imagined GPU"
     assert "| LocalCorrelation | float16 | 1 of 2 | not a number | not a number |" in lines
     assert any(line.startswith("FAILED: LocalCorrelation float16 radius 5") for line in lines)
     assert "| racecheck | fault planted: no-barriers | yes | RACECHECK SUMMARY: 7 hazards |" in lines
@@ -664,6 +664,16 @@ def test_markdown(results: Results, tmp_path: Path, capsys: pytest.CaptureFixtur
         if line.startswith("| ---"):
             assert line.count("|") == lines[number - 1].count("|") == lines[number + 1].count("|")
             assert lines[number - 2] == ""
+
+
+def test_a_part_that_broke_off_is_shown_as_far_as_it_came(results: Results) -> None:
+    part = results.parts["kernels"]
+    found = {name: fact for name, fact in part.facts.items() if name != "clocks_after"}
+    broken = dataclasses.replace(part, status="failed", reason="out of memory", facts=found)
+    printed = show.markdown(dataclasses.replace(results, parts={"kernels": broken}))
+    assert "failed: out of memory" in printed
+    assert "| PWC-Net 2 | float16 |" in printed
+    assert "clocks.sm 1980 MHz; after: unknown." in printed
 
 
 def test_tables_in_the_terminal(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
@@ -738,6 +748,28 @@ def test_which_parts_run() -> None:
     assert "sanitizer" not in gpu._plan(list(gpu.PARTS), no_sanitizer=True)
     with pytest.raises(ConfigError, match=r"^--part: is speed; one of correctness, sanitizer, kernels"):
         gpu._plan(["speed"], no_sanitizer=False)
+
+
+@pytest.mark.parametrize(("status", "code"), [("done", 0), ("not run", 0), ("failed", 1)])
+def test_the_command(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: int
+) -> None:
+    """Adds to the file named after the GPU; its exit code is of what was run now."""
+    monkeypatch.setattr(facts, "require_gpu", lambda: None)
+    monkeypatch.setattr(facts, "gpu_facts", lambda: results.gpu)
+    monkeypatch.setattr(gpu, "FOLDER", tmp_path)
+    results.save(tmp_path / "an-imagined-gpu.json")  # in which a check has failed
+
+    def measure(earlier: Results, plan: list[str], out: Path, *, quick: bool, nvcc: bool) -> Results:
+        assert (earlier.parts, out, quick) == (results.parts, tmp_path / "an-imagined-gpu.json", False)
+        return dataclasses.replace(
+            earlier, parts={**earlier.parts, **dict.fromkeys(plan, Part(status, "so"))}
+        )
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    with pytest.raises(gpu.typer.Exit) as caught:
+        gpu.main(part=["engines"])
+    assert caught.value.exit_code == code
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
