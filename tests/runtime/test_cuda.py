@@ -158,7 +158,6 @@ def test_garbage_does_not_spoil_a_capture(gpu: Gpu) -> None:
     del garbage
     kept: list[object] = []
     cuda.Graph(cuda.Stream(), lambda: kept.extend([] for _ in range(10_000)))  # Python would look for garbage
-    assert gpu.live()
     gc.collect()
     assert gpu.live() == []
 
