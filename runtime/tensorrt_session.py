@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class TensorRTEstimator(FlowEstimator):
             got = f"{provider!r} does not run {path}, which is an engine for {manifest.backend}"
             raise ProviderError("provider", got, f"{manifest.backend}, or none")
         library, self.device = _check_before_loading(manifest)
-        self.manifest, self._graphs, self._noted = manifest, cuda_graph, False
+        self.manifest, self._cuda_graph, self._noted = manifest, cuda_graph, False
         super().__init__(path, manifest.metadata, manifest.backend, {})
         with self._on_gpu():
             self._library, self._engine = library, _deserialize(library, manifest)
@@ -144,7 +144,7 @@ class TensorRTEstimator(FlowEstimator):
         return {name: given[name] for name in specs}
 
     def _borrow(
-        self, tensors: Mapping[str, Any], specs: Any, stream: Any, *, write: bool = False
+        self, tensors: Mapping[str, Any], specs: Iterable[TensorSpec], stream: Any, *, write: bool = False
     ) -> dict[str, BorrowedTensor]:
         return {
             s.name: borrow(s.name, tensors[s.name], s, self.device, int(stream), write=write) for s in specs
@@ -162,8 +162,8 @@ class TensorRTEstimator(FlowEstimator):
     def _lane(self) -> Lane:
         if (engine := self._engine) is None:
             raise ClosedError
-        lane = Lane(self._library, engine, self.manifest.inputs, self.manifest.outputs, self._graphs)
-        if self._graphs and lane.no_graph and not self._noted:
+        lane = Lane(self._library, engine, self.manifest.inputs, self.manifest.outputs, self._cuda_graph)
+        if self._cuda_graph and lane.no_graph and not self._noted:
             self._noted = True
             logger.warning("%s runs without CUDA graphs: %s", self.path.name, lane.no_graph)
         return lane

@@ -436,6 +436,8 @@ class IExecutionContext:
 
     def __del__(self) -> None:
         with self.gpu.lock:
+            if self.computed != self.enqueued:
+                self.gpu.violations.append("a context was dropped while it ran")
             self.gpu.run_all()
             self.gpu.release(self.activations)
 

@@ -18,11 +18,12 @@ from toy_models import METADATA, metadata
 
 from gocor.core.errors import ConfigError, GocorError, ModelError, ShapeError
 from gocor.core.files import sha256
-from gocor.runtime import dlpack
+from gocor.runtime import dlpack, tensorrt_session
 from gocor.runtime.device_array import DeviceArray
-from gocor.runtime.manifest import manifest_path
+from gocor.runtime.manifest import EngineManifest, manifest_path
 from gocor.runtime.session import load
 from gocor.runtime.tensorrt_execution import GRAPHS
+from gocor.runtime.tensorrt_library import library_log
 from gocor.runtime.tensorrt_session import TensorRTEstimator
 
 pytest.importorskip("onnxruntime")
@@ -234,12 +235,13 @@ def test_waiting_calls_learn_that_it_was_closed(gpu: Gpu, path: Path) -> None:
 
 def test_every_thread_works_on_the_gpu_that_it_was_loaded_on(gpu: Gpu, path: Path) -> None:
     gpu.current = 1
-    estimator = TensorRTEstimator(path)
+    estimator = TensorRTEstimator(path, cuda_graph=False)
     gpu.current = 0
     with ThreadPoolExecutor(1) as pool:  # where GPU 0 is current
         pool.submit(estimator, *images()).result()
     assert estimator.device == 1
-    estimator(*images())
+    with estimator._lanes.lane():
+        estimator(*images())  # in a context that is made now
     assert gpu.current == 0
     assert {memory.device for memory in gpu.memory} == {1}
 
@@ -282,6 +284,21 @@ def test_on_a_callers_stream_everything_is_in_order(
         pair = images(seed=seed)
         flow = estimator.on_device(*on_gpu(gpu, pair, stream=producer), stream=7)
         np.testing.assert_allclose(values(gpu, flow, consumer), expected(*pair), rtol=1e-6)
+
+
+def test_a_copy_in_main_memory_waits_for_the_values(gpu: Gpu, path: Path) -> None:
+    gpu.streams[7] = fake_gpu.FakeStream()
+    pair = images()
+    flow = TensorRTEstimator(path).on_device(*on_gpu(gpu, pair), stream=7)
+    np.testing.assert_allclose(flow.numpy(), expected(*pair), rtol=1e-6)
+
+
+def test_closing_waits_for_what_callers_enqueued(gpu: Gpu, path: Path) -> None:
+    gpu.streams[7] = fake_gpu.FakeStream()
+    pair = images()
+    with TensorRTEstimator(path) as estimator:
+        flow = estimator.on_device(*on_gpu(gpu, pair), stream=7)
+    np.testing.assert_allclose(flow.numpy(), expected(*pair), rtol=1e-6)
 
 
 def test_a_call_on_a_stream_does_not_wait_for_the_gpu(gpu: Gpu, path: Path) -> None:
@@ -825,3 +842,25 @@ def test_plugin_libraries(gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"{elsewhere}: cannot be loaded (is it built for TensorRT 11.4.0.106?); "
         "build the plugin library for TensorRT 11.4.0.106"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"\x7fELF and so on", "file too short"), (None, "getCreators could not be loaded")],
+    ids=["damaged", "of something else"],
+)
+def test_the_real_registry_refuses_other_libraries(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    rtx = pytest.importorskip("tensorrt_rtx")
+    library = tmp_path / "libgocor_plugins.so"
+    other = next(iter(Path(np.__file__).parent.parent.glob("numpy.libs/*.so*")), None)
+    if content is None and other is None:
+        pytest.skip("numpy has no shared library of its own here")
+    library.write_bytes(content or other.read_bytes())  # type: ignore[union-attr]
+    path = save_engine(tmp_path / "toy.engine", plugins="library", plugin_sha256=sha256(library))
+    log = library_log(rtx)
+    with pytest.raises(ModelError) as caught:
+        tensorrt_session._load_plugins(rtx.Runtime(log), EngineManifest.of(path), log)
+    assert str(caught.value).startswith(f"{library}: cannot be loaded (API Usage Error (")
+    assert reason in str(caught.value)
