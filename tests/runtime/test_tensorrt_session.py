@@ -216,10 +216,8 @@ def test_closing_lets_running_calls_finish(gpu: Gpu, path: Path, monkeypatch: py
         np.testing.assert_allclose(running.result(), expected(*pair), rtol=1e-6)
     with pytest.raises(ModelError, match=r"toy\.engine: was closed; load it again to go on$"):
         estimator(*pair)
-    estimator.close()
-    del running
-    gc.collect()
     assert gpu.live() == []
+    estimator.close()
 
 
 def test_waiting_calls_learn_that_it_was_closed(gpu: Gpu, path: Path) -> None:
