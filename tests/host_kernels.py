@@ -73,6 +73,8 @@ class HostKernels:
         library.gocor_run.restype = ctypes.c_char_p
         library.gocor_geometry.argtypes = [ctypes.c_int, problem, ctypes.POINTER(Geometry)]
         library.gocor_geometry.restype = None
+        library.gocor_multiply.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_bool]
+        library.gocor_multiply.restype = None
         return library
 
     def run(
@@ -89,6 +91,12 @@ class HostKernels:
         geometry = Geometry()
         self._library.gocor_geometry(_number(schema), ctypes.byref(problem), ctypes.byref(geometry))
         return geometry
+
+    def multiply(self, a: np.ndarray, b: np.ndarray, loaded: bool) -> np.ndarray:
+        """Product (16, 8) of float16 matrices (16, 16) and (16, 8) by the tensor-core operation."""
+        product = np.empty((16, 8), np.float32)
+        self._library.gocor_multiply(a.ctypes.data, b.ctypes.data, product.ctypes.data, loaded)
+        return product
 
 
 def _number(schema: OpSchema) -> int:

@@ -45,7 +45,7 @@ struct Tiling<half_t, RADIUS> : Search<RADIUS> {
     static constexpr int WARPS = 4;
     static constexpr int THREADS = 32 * WARPS;
     static constexpr int WIDTH = 8 * WARPS;
-    static constexpr int HEIGHT = RADIUS > 4 ? 1 : RADIUS > 2 ? 2 : 4;
+    static constexpr int HEIGHT = RADIUS == 1 ? 4 : RADIUS <= 4 ? 2 : 1;
     static constexpr int PRODUCTS = HALO / 4;  // for the window of 8 pixels
     static constexpr int CHANNELS = 16;        // of a chunk
     static constexpr int ROWS = HEIGHT + GROUP - 1;
@@ -67,8 +67,9 @@ GOCOR_DEVICE void for_each_chunk(const T* reference, const T* query, T* referenc
     const ReferenceLoader reference_loader(reference, H, W, origin.x, origin.y);
     const QueryLoader query_loader(query, H, W, origin.x - Tile::HALO, first_row);
     for (int chunk = -2; chunk * CHANNELS < C; ++chunk) {  // the first two rounds only start copies
-        T* reference_tile = reference_tiles + (chunk & 1) * ReferenceLoader::SIZE;
-        T* query_tile = query_tiles + (chunk & 1) * QueryLoader::SIZE;
+        const bool odd = chunk % 2 != 0;
+        T* reference_tile = reference_tiles + (odd ? ReferenceLoader::SIZE : 0);
+        T* query_tile = query_tiles + (odd ? QueryLoader::SIZE : 0);
         if (chunk >= 0) {
             wait_copies<1>();
             sync_block();
@@ -77,8 +78,8 @@ GOCOR_DEVICE void for_each_chunk(const T* reference, const T* query, T* referenc
         }
         const int next = (chunk + 2) * CHANNELS;
         if (next < C) {
-            reference_loader.start(reference_tile, reference + next * H * W, C - next);
-            query_loader.start(query_tile, query + next * H * W, C - next);
+            reference_loader.start(reference_tile, reference + elements(next, H, W), C - next);
+            query_loader.start(query_tile, query + elements(next, H, W), C - next);
         }
         commit_copies();
     }
@@ -89,7 +90,7 @@ template <int RADIUS>
 GOCOR_DEVICE void accumulate(const float* reference, const float* query,
                              float (&sum)[Search<RADIUS>::SIDE][Tiling<float, RADIUS>::PIXELS]) {
     using T = Tiling<float, RADIUS>;
-    GOCOR_UNROLL
+    GOCOR_UNROLL_BY(T::HALO == 4 ? 4 : 1)  // more would spill registers
     for (int c = 0; c < T::CHANNELS; ++c) {
         float pixels[T::PIXELS], window[T::PIXELS + 2 * T::HALO];
         load_row(pixels, reference + c * T::WIDTH);
@@ -116,7 +117,7 @@ GOCOR_DEVICE void run(const float* reference, const float* query, int C, int H, 
     const int column = thread % ACROSS * T::PIXELS, row = thread / ACROSS % T::HEIGHT;
     const int dy = thread / (ACROSS * T::HEIGHT);
     const Index3 block = block_index();
-    const long long image = static_cast<long long>(block.z) * C * H * W;
+    const long long image = block.z * elements(C, H, W);
     float sum[T::SIDE][T::PIXELS] = {};
     for_each_chunk<RADIUS, ReferenceLoader, QueryLoader>(
         reference + image, query + image, reference_tiles, query_tiles, C, H, W,
@@ -131,8 +132,8 @@ GOCOR_DEVICE void run(const float* reference, const float* query, int C, int H, 
     float* to = volume + ((static_cast<long long>(block.z) * T::SIDE * T::SIDE + displacement) * H + y) * W;
     const bool aligned = W % 4 == 0 && is_aligned(volume, 16);
     GOCOR_UNROLL
-    for (int dx = 0; dx < T::SIDE; ++dx) {
-        store_pixels(to + static_cast<long long>(dx) * H * W, x, W, sum[dx], 1.0f / static_cast<float>(C), aligned);
+    for (int dx = 0; dx < T::SIDE; ++dx, to += elements(1, H, W)) {
+        store_pixels(to, x, W, sum[dx], 1.0f / static_cast<float>(C), aligned);
     }
 }
 
@@ -209,7 +210,7 @@ GOCOR_DEVICE void run(const half_t* reference, const half_t* query, int C, int H
     static_assert(LINES * PITCH <= 2 * QueryLoader::SIZE, "lines fit where the query was");
 
     const Index3 block = block_index();
-    const long long image = static_cast<long long>(block.z) * C * H * W;
+    const long long image = block.z * elements(C, H, W);
     const int column = thread_index() / 32 * 8;
     float sum[T::HEIGHT][T::GROUP][T::PRODUCTS][4] = {};
     for_each_chunk<RADIUS, ReferenceLoader, QueryLoader>(

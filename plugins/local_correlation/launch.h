@@ -11,7 +11,7 @@ inline Geometry geometry(const Problem& problem) {
     const int groups = radius <= 4 ? 1 : 2;  // blocks that share the dy of a tile
     const int group = ceiling(side, groups);
     const int width = problem.half ? 32 : 16;
-    const int height = !problem.half ? 32 / group : radius <= 2 ? 4 : radius <= 4 ? 2 : 1;
+    const int height = !problem.half ? 32 / group : radius == 1 ? 4 : radius <= 4 ? 2 : 1;
     const int tiles = ceiling(problem.width, width) * ceiling(problem.height, height);
     const std::string name = problem.half ? "gocor_local_correlation_f16_r" : "gocor_local_correlation_f32_r";
     return {name + std::to_string(radius),

@@ -103,7 +103,7 @@ GOCOR_DEVICE void for_each_dy(const float* volume, const float* query, float* we
             const int next = round - (T::HEIGHT - 1);
             if (next >= 0) {
                 const int plane = next * T::SIDE;
-                weight_loader.start(weight_ring + next % (T::AHEAD + 1) * WeightLoader::SIZE, volume + plane * H * W,
+                weight_loader.start(weight_ring + next % (T::AHEAD + 1) * WeightLoader::SIZE, volume + elements(plane, H, W),
                                     T::SIDE * T::SIDE - plane);
             }
         }
@@ -129,7 +129,7 @@ GOCOR_DEVICE void run(const float* volume, const float* query, int C, int H, int
     const long long first_plane = static_cast<long long>(block.z) * C + first_channel;
     float sum[T::THREAD_CHANNELS][T::PIXELS] = {};
     for_each_dy<RADIUS, WeightLoader>(
-        volume + static_cast<long long>(block.z) * T::SIDE * T::SIDE * H * W, query + first_plane * H * W, weight_ring,
+        volume + block.z * elements(T::SIDE * T::SIDE, H, W), query + first_plane * H * W, weight_ring,
         query_ring, C - first_channel, H, W, [&](int dy, const float* weights) {
             const float* query_row = query_ring + (dy + row) % T::RING * T::ROW_PITCH;
             accumulate<RADIUS>(weights + row * T::SIDE * T::WIDTH + column, query_row + channel * T::PITCH + column,
@@ -150,7 +150,7 @@ GOCOR_DEVICE void run(const float* volume, const float* query, int C, int H, int
 
 // The band matrices of 8 pixels for one dy, as they are multiplied. `weights` is dx = -RADIUS of the first pixel.
 template <int RADIUS>
-GOCOR_DEVICE void load_band(unsigned (&band)[Tiling<half_t, RADIUS>::PRODUCTS][2], const half_t* weights) {
+GOCOR_DEVICE void load_band(const half_t* weights, unsigned (&band)[Tiling<half_t, RADIUS>::PRODUCTS][2]) {
     using T = Tiling<half_t, RADIUS>;
     const int lane = thread_index() % 32, to = lane / 4;
     GOCOR_UNROLL
@@ -192,7 +192,7 @@ GOCOR_DEVICE void multiply(const half_t* weights, const half_t* query,
             const int dy = query_row - row;
             if (dy < 0 || dy >= T::GROUP) continue;
             unsigned band[T::PRODUCTS][2];
-            load_band<RADIUS>(band, weights + (row * T::GROUP + dy) * T::SIDE * T::WEIGHT_PITCH);
+            load_band<RADIUS>(weights + (row * T::GROUP + dy) * T::SIDE * T::WEIGHT_PITCH, band);
             GOCOR_UNROLL
             for (int m = 0; m < T::CHANNELS / 16; ++m) {
                 GOCOR_UNROLL
@@ -216,15 +216,14 @@ GOCOR_DEVICE void run(const half_t* volume, const half_t* query, int C, int H, i
 
     const Index3 block = block_index(), origin = tile_origin<T::WIDTH, T::HEIGHT>(W);
     const int first_channel = block.y * T::CHANNELS;
-    const int plane = H * W;
-    volume += static_cast<long long>(block.z) * SIDE * SIDE * plane;
-    query += (static_cast<long long>(block.z) * C + first_channel) * plane;
+    volume += block.z * elements(SIDE * SIDE, H, W);
+    query += block.z * elements(C, H, W) + elements(first_channel, H, W);
     const int lane = thread_index() % 32, column = thread_index() / 32 * 8;
     const WeightLoader weight_loader(volume, H, W, origin.x, origin.y);
     float sum[T::HEIGHT][T::CHANNELS / 16][4] = {};
     GOCOR_NO_UNROLL
     for (int first_dy = 0; first_dy < SIDE; first_dy += T::GROUP) {
-        weight_loader.start(weight_tile, volume + first_dy * SIDE * plane, SIDE * (SIDE - first_dy));
+        weight_loader.start(weight_tile, volume + elements(first_dy * SIDE, H, W), SIDE * (SIDE - first_dy));
         const QueryLoader query_loader(query, H, W, origin.x - T::HALO, origin.y + first_dy - RADIUS);
         query_loader.start(query_tile, query, C - first_channel);
         commit_copies();
@@ -245,7 +244,8 @@ GOCOR_DEVICE void run(const half_t* volume, const half_t* query, int C, int H, i
         for (int i = 0; i < T::CHANNELS / 8; ++i) {
             const float* pair = sum[row][i / 2] + i % 2 * 2;
             const int line = row * T::CHANNELS + i * 8 + lane / 4;
-            store_pair(lines + line * PITCH + column + lane % 4 * 2, to_half(pair[0] * scale), to_half(pair[1] * scale));
+            const int x = column + lane % 4 * 2;
+            store_pair(lines + line * PITCH + x, to_half(pair[0] * scale), to_half(pair[1] * scale));
         }
     }
     sync_block();

@@ -49,9 +49,9 @@ GOCOR_DEVICE Index3 block_index() {
 
 // The same number, which the compiler does not know. What is made from it in a loop is not worked out before the
 // loop, where it would hold registers.
-GOCOR_DEVICE int opaque(int value) {
+GOCOR_DEVICE unsigned opaque(int value) {
     asm volatile("" : "+r"(value));
-    return value;
+    return static_cast<unsigned>(value);
 }
 
 // All threads of the block have come here, and see what each other wrote to shared memory before.
@@ -78,7 +78,7 @@ GOCOR_DEVICE Bytes16 load16(const void* address) { return *static_cast<const Byt
 GOCOR_DEVICE void store16(void* address, const Bytes16& value) { *static_cast<Bytes16*>(address) = value; }
 
 GOCOR_DEVICE void store_pair(half_t* address, half_t first, half_t second) {  // a multiple of 4 bytes
-    *reinterpret_cast<unsigned*>(address) = first.bits | static_cast<unsigned>(second.bits) << 16;
+    *reinterpret_cast<unsigned*>(address) = first.bits | static_cast<unsigned>(second.bits) << 16U;
 }
 
 GOCOR_DEVICE bool is_aligned(const void* address, int bytes) {
@@ -91,11 +91,11 @@ GOCOR_DEVICE unsigned shared_address(const void* address) {
     return static_cast<unsigned>(wide);
 }
 
-// Copies BYTES = 4, 8 or 16 bytes to shared memory in the background, or zeros unless `inside`, when nothing
+// Copies BYTES = 4, 8 or 16 bytes to shared[index] and on in the background, or zeros unless `inside`, when nothing
 // is read. Both addresses are multiples of BYTES. 16 bytes pass by L1: they are wanted in shared memory only.
-template <int BYTES>
-GOCOR_DEVICE void copy_async(void* shared, const void* global, bool inside) {
-    const unsigned target = shared_address(shared);
+template <int BYTES, class T>
+GOCOR_DEVICE void copy_async(T* shared, int index, const T* global, bool inside) {
+    const unsigned target = shared_address(shared) + static_cast<unsigned>(index) * sizeof(T);  // 32 bits suffice
     const int size = inside ? BYTES : 0;
     if constexpr (BYTES == 16) {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(global), "r"(size));
@@ -171,7 +171,7 @@ namespace gocor {
 
 // Two halves as a register of a matrix, `low` first in memory.
 GOCOR_DEVICE unsigned pack(half_t low, half_t high) {
-    return static_cast<unsigned>(low.bits) | static_cast<unsigned>(high.bits) << 16;
+    return static_cast<unsigned>(low.bits) | static_cast<unsigned>(high.bits) << 16U;
 }
 
 GOCOR_DEVICE constexpr int ceil_div(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }

@@ -26,6 +26,11 @@ GOCOR_DEVICE Index3 tile_origin(int image_width) {
     return {tile % across * WIDTH, tile / across * HEIGHT, 0};
 }
 
+// Number of elements of so many planes.
+GOCOR_DEVICE long long elements(int planes, int height, int width) {
+    return static_cast<long long>(planes) * height * width;
+}
+
 // How many lines threads copy together: whole rows of all planes, or an equal part of one.
 GOCOR_DEVICE constexpr int lines_at_once(int planes, int most) {
     if (most >= planes) return most / planes * planes;
@@ -58,12 +63,12 @@ class BoxLoader {
     GOCOR_DEVICE void start_one(T* shared, const T* first, int planes, int plane, int row, int column) const {
         const int x = x_ + column, y = y_ + row;
         const bool inside = 0 <= x && x < width_ && 0 <= y && y < height_ && plane < planes;
-        T* to = shared + row * ROW_PITCH + plane * PITCH + column;
+        const int to = row * ROW_PITCH + plane * PITCH + column;
         const T* from = first + (inside ? (plane * height_ + y) * width_ + x : 0);
         if constexpr (WIDE == 2) {
-            *to = inside ? *from : T{};
+            shared[to] = inside ? *from : T{};
         } else {
-            copy_async<WIDE>(to, from, inside);
+            copy_async<WIDE>(shared, to, from, inside);
         }
     }
 
@@ -77,21 +82,21 @@ public:
     // Starts to copy. `first` is the first plane of the box in the image, `planes` the number of planes from there
     // to the end of the image: beyond it are zeros.
     GOCOR_DEVICE void start(T* shared, const T* first, int planes) const {
-        const int thread = opaque(thread_index());
+        const unsigned thread = opaque(thread_index());
         if (!aligned_) {
             GOCOR_NO_UNROLL
-            for (int i = thread; i < LINES * WIDTH; i += THREADS) {
+            for (int i = static_cast<int>(thread); i < LINES * WIDTH; i += THREADS) {
                 const int line = i / WIDTH;
                 start_one<sizeof(T)>(shared, first, planes, line % PLANES, line / PLANES, i % WIDTH);
             }
             return;
         }
-        const int line = thread / STEPS, column = thread % STEPS * STEP;
+        const int line = static_cast<int>(thread / STEPS), column = static_cast<int>(thread % STEPS) * STEP;
         if (line >= AT_ONCE) return;
-        GOCOR_UNROLL
+        GOCOR_UNROLL_BY(8)
         for (int i = 0; i < ceil_div(LINES, AT_ONCE); ++i) {
             const int row = line / PLANES + i / PARTS * ROWS_AT_ONCE, plane = line % PLANES + i % PARTS * AT_ONCE;
-            if (row < ROWS) start_one<BYTES>(shared, first, planes, plane, row, column);
+            if (LINES % AT_ONCE == 0 || row < ROWS) start_one<BYTES>(shared, first, planes, plane, row, column);
         }
     }
 };

@@ -77,6 +77,15 @@ def guarded(shape: tuple[int, ...], dtype: str, shift: int, content: np.ndarray 
 # ── correctness on the host
 
 
+@pytest.mark.parametrize("loaded", [False, True], ids=["as CuTe lays it out", "loaded by ldmatrix"])
+def test_tensor_core_operations_are_as_others_describe_them(kernels: HostKernels, loaded: bool) -> None:
+    """The kernels and their host twin could agree on a wrong layout; the third description is CuTe's."""
+    rng = np.random.default_rng(1)
+    a, b = (rng.integers(-9, 10, shape).astype(np.float16) for shape in ((16, 16), (16, 8)))
+    expected = a.astype(np.float32) @ b.astype(np.float32)
+    assert np.array_equal(kernels.multiply(a, b, loaded), expected)
+
+
 @OPERATOR
 @DTYPE
 @pytest.mark.parametrize("shift", [0, 1, 4], ids=["aligned", "unaligned", "partly aligned"])

@@ -31,7 +31,7 @@
 namespace gocor::host {
 
 constexpr int WARP = 32;
-constexpr std::size_t SHARED_LIMIT = 48 * 1024;  // what a block may have without asking the driver
+constexpr std::size_t SHARED_LIMIT = 49152;  // what a block may have without asking the driver
 
 [[noreturn]] inline void fail(const char* what) {
     std::fprintf(stderr, "kernel on the host: %s\n", what);
@@ -114,7 +114,7 @@ public:
     }
 
     void* shared(const char* name, std::size_t bytes) {
-        const std::lock_guard<std::mutex> lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         auto& array = arrays_[name];
         if (!array) {
             void* memory = nullptr;

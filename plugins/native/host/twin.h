@@ -26,7 +26,7 @@ inline Index3 block_index() {
     return {block.x, block.y, block.z};
 }
 
-inline int opaque(int value) { return value; }
+inline unsigned opaque(int value) { return static_cast<unsigned>(value); }
 
 inline void sync_block() { host::self().block->barrier.wait(); }
 
@@ -72,9 +72,9 @@ inline bool is_aligned(const void* address, int bytes) {
     return host::is_multiple(address, static_cast<std::size_t>(bytes));
 }
 
-template <int BYTES>
-void copy_async(void* shared, const void* global, bool inside) {
-    host::self().start_copy(shared, inside ? global : nullptr, BYTES);
+template <int BYTES, class T>
+void copy_async(T* shared, int index, const T* global, bool inside) {
+    host::self().start_copy(shared + index, inside ? global : nullptr, BYTES);
 }
 
 inline void commit_copies() { host::self().commit_copies(); }
@@ -86,10 +86,12 @@ void wait_copies() {
 
 namespace host {
 
-inline half_t half_of(unsigned pair, int which) { return {static_cast<unsigned short>(pair >> 16 * which)}; }
+inline half_t half_of(unsigned pair, int which) {
+    return {static_cast<unsigned short>(which == 0 ? pair : pair >> 16U)};
+}
 
 inline unsigned pair_of(half_t low, half_t high) {
-    return static_cast<unsigned>(low.bits) | static_cast<unsigned>(high.bits) << 16;
+    return static_cast<unsigned>(low.bits) | static_cast<unsigned>(high.bits) << 16U;
 }
 
 // ldmatrix: element (row, column) of each 8x8 matrix goes to lane 4 row + column / 2, half column % 2; with

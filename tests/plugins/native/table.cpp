@@ -4,6 +4,7 @@
 
 #include "local_correlation/launch.h"
 #include "local_correlation_transpose/launch.h"
+#include "native/device.cuh"
 
 using gocor::Geometry;
 using gocor::Problem;
@@ -27,6 +28,37 @@ void gocor_geometry(int transpose, const Problem* problem, FlatGeometry* to) {
 const char* gocor_run(int transpose, const Problem* problem, const void* first, const void* query, void* out) {
     return transpose ? gocor::transpose::run(*problem, first, query, out, nullptr)
                      : gocor::correlation::run(*problem, first, query, out, nullptr);
+}
+
+// c (16x8) = a (16x16) b (16x8), row by row, with one warp. Registers are filled by load_matrices, the way that
+// every user of ldmatrix knows, or element by element as CuTe has it: A is ((4,8),(2,2,2)):((32,1),(16,8,128)) of
+// m + 16 k, B ((4,8),(2,2)):((16,1),(8,64)) of n + 8 k, C ((4,8),(2,2)):((32,1),(16,8)) of m + 16 n.
+void gocor_multiply(const gocor::half_t* a, const gocor::half_t* b, float* c, bool loaded) {
+    gocor::host::run({1, 1, 1}, 32, [&] {
+        const int lane = gocor::thread_index(), t = lane % 4, g = lane / 4;
+        unsigned from_a[4], from_b[2];
+        if (loaded) {
+            gocor::load_matrices(from_a, a + lane % 16 * 16 + lane / 16 * 8);
+            gocor::load_matrices_transposed(from_b, b + lane % 16 * 8);
+        } else {
+            const auto element_a = [&](int i) { return a[i % 16 * 16 + i / 16]; };
+            const auto element_b = [&](int i) { return b[i / 8 * 8 + i % 8]; };
+            for (int i = 0; i < 4; ++i) {
+                const int first = 32 * t + g + 8 * (i % 2) + 128 * (i / 2);
+                from_a[i] = gocor::pack(element_a(first), element_a(first + 16));
+            }
+            for (int i = 0; i < 2; ++i) {
+                const int first = 16 * t + g + 64 * i;
+                from_b[i] = gocor::pack(element_b(first), element_b(first + 8));
+            }
+        }
+        float sum[4] = {};
+        gocor::multiply_add(sum, from_a, from_b);
+        for (int i = 0; i < 4; ++i) {
+            const int at = 32 * t + g + 16 * (i % 2) + 8 * (i / 2);
+            c[at % 16 * 8 + at / 16] = sum[i];
+        }
+    });
 }
 
 }  // extern "C"
