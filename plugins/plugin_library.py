@@ -32,7 +32,8 @@ class PluginLibrary:
     def check_fits(self, tensorrt_version: str) -> None:
         """Raises ConfigError if the library was built for another major version of TensorRT.
 
-        Minor versions may differ: the interfaces that the plugins implement are the same in 10.9 and 11.1.
+        Such a library loads, and even works until it has an error to log: TensorRT 11.0 changed the layout
+        of ``ILoggerFinder``. Within 10.9 to 10.16, and within 11, the interfaces are the same.
         """
         if self.tensorrt_version.split(".")[0] != tensorrt_version.split(".")[0]:
             got = f"was built for TensorRT {self.tensorrt_version}, and this is {tensorrt_version}"

@@ -122,13 +122,12 @@ class Harness(NamedTuple):
 
 @pytest.fixture(scope="module")
 def harness(headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Harness:
-    folder = tmp_path_factory.mktemp("sanitized")
-    options = (
-        f"-DTENSORRT_INCLUDE_DIR={headers}",
-        "-DGOCOR_SANITIZE=address,undefined",
-        "-DCMAKE_BUILD_TYPE=Debug",
-    )
-    return Harness(build(NATIVE, folder, *options))
+    return sanitized(headers, tmp_path_factory.mktemp("sanitized"), "address,undefined")
+
+
+def sanitized(headers: Path, folder: Path, sanitizers: str) -> Harness:
+    options = (f"-DTENSORRT_INCLUDE_DIR={headers}", f"-DGOCOR_SANITIZE={sanitizers}")
+    return Harness(build(NATIVE, folder, *options, "-DCMAKE_BUILD_TYPE=Debug"))
 
 
 # ── the creators and the schema
@@ -373,6 +372,13 @@ def test_a_driver_that_fails(harness: Harness, tmp_path: Path, driver: str, fail
     assert answer == {"status": 1, "log": [f"gocor: LocalCorrelation layer: the CUDA driver {text}"]}
 
 
+def test_contexts_of_several_threads(headers: Path, tmp_path: Path) -> None:
+    harness = sanitized(headers, tmp_path / "build", "thread")
+    call = Call(tmp_path, "LocalCorrelation", (1, 5, 7, 9), 4, "float32")
+    assert harness("parallel", *call.arguments[1:]) == {"status": 0, "log": []}
+    call.check_output()
+
+
 def has_gpu() -> bool:
     """NVIDIA's driver is here, and finds a GPU."""
     try:
@@ -433,7 +439,7 @@ def test_it_says_what_it_was_built_from(library: Path, headers: Path) -> None:
 
 
 LOAD = """
-import sys, numpy as np, tensorrt_rtx as trt
+import json, sys, numpy as np, tensorrt_rtx as trt
 
 class Log(trt.ILogger):
     def __init__(self): trt.ILogger.__init__(self)
@@ -443,11 +449,12 @@ class Log(trt.ILogger):
 log = Log()
 builder = trt.Builder(log)
 registry = trt.get_plugin_registry()
-assert registry.load_library(sys.argv[1]) is not None
-for name in sys.argv[2:]:
+library, names, radii = map(json.loads, sys.argv[1:])
+assert registry.load_library(library) is not None
+for name in names:
     creator = registry.get_creator(name, "1", "gocor")
     print(creator.name, creator.plugin_version, creator.plugin_namespace, creator.field_names[0].name)
-    for radius in (4, 9):
+    for radius in radii:
         field = trt.PluginField("radius", np.array([radius], np.int32), trt.PluginFieldType.INT32)
         fields = trt.PluginFieldCollection([field])
         print(creator.create_plugin("conv1", fields, trt.TensorRTPhase.BUILD) is not None)
@@ -456,12 +463,15 @@ for name in sys.argv[2:]:
 
 def test_nvidias_registry_loads_it(library: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason='needs: pip install "gocor-deploy[rtx]"')
-    result = _run([sys.executable, "-c", LOAD, str(library), *OPERATORS])
+    # What a library built for TensorRT 10 logs in TensorRT 11, which that of RTX is, ends up elsewhere.
+    can_log = describe(library).tensorrt_version.startswith("11.")
+    arguments = (str(library), list(OPERATORS), (4, 9) if can_log else (4,))
+    result = _run([sys.executable, "-c", LOAD, *map(json.dumps, arguments)])
     assert result.returncode == 0, result.stdout + result.stderr
     expected = []
     for name in OPERATORS:
         error = f"error: gocor: {name} conv1: has radius 9, and CUDA kernels go from 1 to 8; {WITHOUT}"
-        expected += [f"{name} 1 gocor radius", "True", error, "False"]
+        expected += [f"{name} 1 gocor radius", "True", *([error, "False"] if can_log else [])]
     assert result.stdout.splitlines() == expected
 
 

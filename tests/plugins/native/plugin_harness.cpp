@@ -9,11 +9,13 @@
 //   plugin_harness LIBRARY configure OPERATOR RADIUS TYPE DIMS DIMS     -1 for sizes that are not known yet
 //   plugin_harness LIBRARY resize    OPERATOR RADIUS TYPE DIMS DIMS
 //   plugin_harness LIBRARY enqueue   OPERATOR RADIUS TYPE DIMS DIMS FIRST QUERY OUTPUT    three files
+//   plugin_harness LIBRARY parallel  …                                  the same, in several threads at once
 
 #include <NvInferRuntime.h>
 #include <cuda.h>
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -25,6 +27,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -491,29 +494,65 @@ std::vector<char> read(const std::string& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-void enqueue(Library& library, const Arguments& arguments) {
-    const PluginPointer plugin = revive(library, library.plugin(arguments[0], arguments.at(1)));
-    const Call call = call_of(arguments);
+struct Data {
+    std::vector<char> first, query, output;
+};
+
+Data read_data(const Call& call, const Arguments& arguments) {
     const std::size_t item = call.output.type == DataType::kHALF ? 2 : 4;
-    const std::vector<char> first = read(arguments.at(5)), query = read(arguments.at(6));
-    require(first.size() == volume(call.inputs[0].dims) * item && query.size() == volume(call.inputs[1].dims) * item,
-            "files of other sizes");
-    std::vector<char> output(volume(call.output.dims) * item, '\xff');  // NaN
+    Data data{read(arguments.at(5)), read(arguments.at(6)), {}};
+    require(data.first.size() == volume(call.inputs[0].dims) * item, "a file of another size");
+    require(data.query.size() == volume(call.inputs[1].dims) * item, "a file of another size");
+    data.output.assign(volume(call.output.dims) * item, '\xff');  // NaN
+    return data;
+}
+
+std::int32_t run(nvinfer1::IPluginV3& plugin, const Call& call, Data& data) {
     Gpu gpu;
-    const void* inputs[] = {gpu.upload(first), gpu.upload(query)};
-    void* outputs[] = {gpu.upload(output)};
-    auto& capability = runtime(*plugin);
+    const void* inputs[] = {gpu.upload(data.first), gpu.upload(data.query)};
+    void* outputs[] = {gpu.upload(data.output)};
+    auto& capability = runtime(plugin);
     require(capability.onShapeChange(call.inputs.data(), 2, &call.output, 1) == 0, "onShapeChange failed");
     const auto status = capability.enqueue(call.inputs.data(), &call.output, inputs, outputs, nullptr,
                                            reinterpret_cast<cudaStream_t>(gpu.stream));
-    gpu.download(output, outputs[0]);
-    std::ofstream(arguments.at(7), std::ios::binary).write(output.data(), static_cast<std::streamsize>(output.size()));
+    gpu.download(data.output, outputs[0]);
+    return status;
+}
+
+void write(const std::string& path, const std::vector<char>& content) {
+    std::ofstream(path, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
+}
+
+void enqueue(Library& library, const Arguments& arguments) {
+    const PluginPointer plugin = revive(library, library.plugin(arguments[0], arguments.at(1)));
+    const Call call = call_of(arguments);
+    Data data = read_data(call, arguments);
+    const auto status = run(*plugin, call, data);
+    write(arguments.at(7), data.output);
+    library.print(status);
+}
+
+void parallel(Library& library, const Arguments& arguments) {
+    const Call call = call_of(arguments);
+    std::vector<Data> data(3, read_data(call, arguments));
+    const PluginPointer plugin = library.plugin(arguments[0], arguments.at(1));
+    std::atomic<std::int32_t> status{0};
+    std::vector<std::thread> threads;
+    for (Data& own : data) {
+        threads.emplace_back([&] {
+            const PluginPointer copy(runtime(*plugin).attachToContext(nullptr));
+            status += run(*copy, call, own);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const Data& own : data) require(own.output == data[0].output, "threads have different results");
+    write(arguments.at(7), data[0].output);
     library.print(status);
 }
 
 const std::map<std::string, std::function<void(Library&, const Arguments&)>> COMMANDS = {
     {"creators", creators}, {"create", create}, {"lives", lives},         {"formats", formats}, {"types", types},
-    {"shapes", shapes},     {"resize", resize}, {"configure", configure}, {"enqueue", enqueue},
+    {"shapes", shapes},     {"resize", resize}, {"configure", configure}, {"enqueue", enqueue}, {"parallel", parallel},
 };
 
 }  // namespace
