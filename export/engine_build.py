@@ -175,6 +175,8 @@ class EngineBuild:
         settings.progress_monitor = monitor
         settings.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the inspector
         (settings.set_flag if config.tf32 else settings.clear_flag)(flags.TF32)  # on by default
+        if config.backend == "tensorrt-rtx":  # what allocates memory while it runs fits into no CUDA graph
+            settings.set_flag(flags.REQUIRE_USER_ALLOCATION)
         if config.workspace is not None:
             settings.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, config.workspace)
         if config.optimization_level is not None:

@@ -91,5 +91,6 @@ def listening(library: Any, listener: Listener) -> Iterator[None]:
 def plain(message: str) -> str:
     """A message without what only TensorRT's authors can use: function names, error codes, source files."""
     text = re.sub(r"^.{0,120}?Error Code \d+: ", "", " ".join(message.split()))
-    text = re.sub(r"[.,;]? ?\(?In \S+ at \S+:\d+.*$", "", text).strip(" .")[:300]
-    return text + ")" * (text.count("(") - text.count(")"))
+    text = re.sub(r"[.,;]? *\(?\bIn \S+ at \S+:\d+\)*", "", text).strip(" .")[:300]
+    surplus = text.count(")") - text.count("(")
+    return text[: len(text) - surplus] if surplus > 0 else text + ")" * -surplus

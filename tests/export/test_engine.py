@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fake_gpu
 import onnx
 import pytest
 from engine_models import save_with_operators
@@ -18,14 +19,23 @@ from onnx import helper, parser
 from test_dependencies import in_python_with
 from toy_models import METADATA, metadata, save_toy
 
-from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, OutputError
+from gocor.core.errors import (
+    ConfigError,
+    DependencyError,
+    GocorError,
+    ModelError,
+    OutputError,
+    ProviderError,
+)  # fmt: skip
 from gocor.core.files import sha256
 from gocor.core.version import __version__
 from gocor.export.engine import EngineReport, build_engine
 from gocor.export.engine_build import EngineBuild
 from gocor.export.engine_config import EngineConfig
 from gocor.export.engine_monitor import Progress, Steps
+from gocor.runtime.environment import gpus
 from gocor.runtime.manifest import EngineManifest, manifest_path
+from gocor.runtime.session import load
 
 rtx = pytest.importorskip("tensorrt_rtx", reason='pip install "gocor-deploy[rtx]"')
 SM89 = ("sm_89",)
@@ -66,6 +76,42 @@ def test_an_engine_its_manifest_and_its_log_are_written(model: Path) -> None:
     assert log.startswith(f"gocor {__version__}, TensorRT-RTX {rtx.__version__}\n{model}\nEngineConfig(")
     assert "[INFO] " in log
     assert "[VERBOSE] " not in log
+
+
+def test_the_engine_can_be_captured_in_a_cuda_graph(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags, build_plan = [], EngineBuild._build
+
+    def spy(self: EngineBuild, builder: Any, network: Any, settings: Any, steps: Steps) -> Any:
+        flags.append(settings.get_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION))
+        return build_plan(self, builder, network, settings, steps)
+
+    monkeypatch.setattr(EngineBuild, "_build", spy)
+    build(model)
+    assert flags == [True]
+
+
+def test_an_engine_does_not_load_without_its_gpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build(model).path
+    if not gpus():
+        with pytest.raises(ProviderError, match=r"^GPU: .*; nvidia-smi shows what the driver sees$"):
+            load(path)
+    gpu = fake_gpu.Gpu(capability=(12, 0))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_gpu.runtime_module(gpu))
+    with pytest.raises(ModelError, match=r"m\.engine: was built for sm_89; this GPU is sm_120; rebuild it"):
+        load(path)
+
+
+@pytest.mark.skipif(bool(gpus()), reason="needs a machine without a GPU")
+def test_what_the_real_library_says_becomes_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build(model).path
+    gpu = fake_gpu.Gpu(capability=(8, 9))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_gpu.runtime_module(gpu))
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: TensorRT-RTX cannot load it: ")
+    assert str(caught.value).endswith(f"; rebuild it: gocor build m.onnx -o {path} --backend tensorrt-rtx")
+    assert "driver version is insufficient" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_manifest_says_what_was_built(model: Path) -> None:

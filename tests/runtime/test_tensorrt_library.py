@@ -83,6 +83,10 @@ def test_what_the_real_library_says_is_heard_once(caplog: pytest.LogCaptureFixtu
             "IRuntime::deserialize: Error Code 1: Cuda Runtime (out of memory. In alloc at /_src/a.cpp:4)",
             "Cuda Runtime (out of memory)",
         ),
+        (
+            "[a.cpp::check::2] Error Code 1: Cuda Runtime (In check at /_src/a.cpp:2 (cudaError 35: driver))",
+            "Cuda Runtime (cudaError 35: driver)",
+        ),
         ("two\n lines", "two lines"),
     ],
 )
