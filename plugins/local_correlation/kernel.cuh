@@ -15,9 +15,10 @@ template <class T, int RADIUS>
 struct Tiling;
 
 // float: a thread keeps 4 neighbouring pixels by all dx of one dy. For each channel it reads 4 reference and
-// 12 query values, 4 reads of 16 bytes, for 36 multiply-adds: 16 shared-memory cycles of an SM against 9 (128
-// lanes) to 18 (64 lanes) of arithmetic, in all 5 to 7 us on an H100 or A100, less than the 16.7 MB take. With
-// 8 pixels a thread that would be 12 cycles, but half the blocks, of which level 3 then has 76 for 132 SMs.
+// 12 query values, 4 reads of 16 bytes, for 36 multiply-adds: for a warp 16 cycles of an SM's shared memory against
+// 9 (128 lanes) to 18 (64 lanes) of arithmetic. All 2.07 million of these steps are, by this reckoning, 5 us of an
+// H100 and 8 us of an A100, where the 16.7 MB take 5 and 11. With 8 pixels a thread it would be 12 cycles
+// instead of 16, but half as many blocks: level 3 would have 76 of them for 132 SMs.
 template <int RADIUS>
 struct Tiling<float, RADIUS> : Search<RADIUS> {
     using Search<RADIUS>::GROUP, Search<RADIUS>::HALO, Search<RADIUS>::SIDE;
@@ -31,7 +32,8 @@ struct Tiling<float, RADIUS> : Search<RADIUS> {
     // 8 neighbouring threads read 64 bytes from each of two rows: an odd multiple of 64 bytes from row to row
     // keeps them on different banks.
     static constexpr int ROW_PITCH = CHANNELS * PITCH + 16;
-    static_assert(ROW_PITCH % 32 == 16, "no bank conflicts");
+    static constexpr int REFERENCE_ROW_PITCH = CHANNELS * WIDTH + 16;
+    static_assert(ROW_PITCH % 32 == 16 && REFERENCE_ROW_PITCH % 32 == 16, "no bank conflicts");
 };
 
 // half: tensor cores. For a row of 8 pixels and one dy, query (16 pixels x 16 channels) times reference (16
@@ -107,7 +109,7 @@ template <int RADIUS>
 GOCOR_DEVICE void run(const float* reference, const float* query, int C, int H, int W, float* volume) {
     using T = Tiling<float, RADIUS>;
     using ReferenceLoader =
-        BoxLoader<float, T::HEIGHT, T::CHANNELS, T::WIDTH, T::WIDTH, T::CHANNELS * T::WIDTH, 16, T::THREADS>;
+        BoxLoader<float, T::HEIGHT, T::CHANNELS, T::WIDTH, T::WIDTH, T::REFERENCE_ROW_PITCH, 16, T::THREADS>;
     using QueryLoader = BoxLoader<float, T::ROWS, T::CHANNELS, T::PITCH, T::PITCH, T::ROW_PITCH, 16, T::THREADS>;
     GOCOR_SHARED(float, reference_tiles, 2 * ReferenceLoader::SIZE);
     GOCOR_SHARED(float, query_tiles, 2 * QueryLoader::SIZE);
@@ -122,7 +124,7 @@ GOCOR_DEVICE void run(const float* reference, const float* query, int C, int H, 
     for_each_chunk<RADIUS, ReferenceLoader, QueryLoader>(
         reference + image, query + image, reference_tiles, query_tiles, C, H, W,
         [&](const float* reference_tile, const float* query_tile) {
-            accumulate<RADIUS>(reference_tile + row * T::CHANNELS * T::WIDTH + column,
+            accumulate<RADIUS>(reference_tile + row * T::REFERENCE_ROW_PITCH + column,
                                query_tile + (row + dy) * T::ROW_PITCH + column, sum);
         });
 
@@ -185,7 +187,7 @@ GOCOR_DEVICE void keep_band(half_t* lines, float scale,
     GOCOR_UNROLL
     for (int line = 0; line < T::HEIGHT * T::GROUP; ++line) {
         GOCOR_UNROLL
-        for (int i = 0; i < T::PRODUCTS * 4; ++i) {
+        for (int i = 0; i < (8 + 2 * T::HALO) / 8 * 2; ++i) {  // blocks of 8 query pixels, 2 values a lane
             const int from = i / 2 * 8 + lane / 4, to = lane % 4 * 2 + i % 2;
             const int dx = from - to - T::HALO + RADIUS;
             if (0 <= dx && dx < T::SIDE) {
@@ -233,11 +235,11 @@ GOCOR_DEVICE void run(const half_t* reference, const half_t* query, int C, int H
 }  // namespace gocor::correlation
 
 // The entry point gocor_local_correlation_<f32|f16>_r<radius>. Grid: tiles of an image, groups of dy, images.
-#define GOCOR_LOCAL_CORRELATION_(DTYPE, TYPE, RADIUS)                                            \
-    GOCOR_KERNEL(gocor::correlation::Tiling<TYPE, RADIUS>::THREADS)                               \
-    gocor_local_correlation_##DTYPE##_r##RADIUS(const TYPE* reference, const TYPE* query, int, int C, int H, \
-                                                int W, TYPE* volume) {                            \
-        gocor::correlation::run<RADIUS>(reference, query, C, H, W, volume);                       \
+#define GOCOR_LOCAL_CORRELATION_(DTYPE, TYPE, RADIUS)                                                               \
+    GOCOR_KERNEL(gocor::correlation::Tiling<TYPE, RADIUS>::THREADS)                                                 \
+    gocor_local_correlation_##DTYPE##_r##RADIUS(const TYPE* reference, const TYPE* query, int, int C, int H, int W, \
+                                                TYPE* volume) {                                                     \
+        gocor::correlation::run<RADIUS>(reference, query, C, H, W, volume);                                         \
     }
 #define GOCOR_LOCAL_CORRELATION(...) GOCOR_LOCAL_CORRELATION_(__VA_ARGS__)  // after GOCOR_RADIUS is expanded
 

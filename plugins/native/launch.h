@@ -15,7 +15,7 @@ struct Problem {
 
 struct Geometry {
     std::string kernel;  // entry point
-    int grid[3];
+    int grid[3];         // CUDA allows 2^31 - 1, 65535, 65535: more images than that do not start
     int threads;  // of a block
     int shared;   // bytes of dynamic shared memory
 };
