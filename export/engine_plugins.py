@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gocor.core.errors import ConfigError, ModelError
 from gocor.core.files import sha256
+from gocor.plugins.plugin_library import describe
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import DOMAIN
 from gocor.runtime.manifest import PluginForm
@@ -72,6 +73,7 @@ def offer_plugins(library: Any, calls: Iterable[OperatorCall], file: Path | None
 
 def _load(library: Any, file: Path, operators: Sequence[str]) -> None:
     """Loads a plugin library for the life of the process, unless its plugins are there already."""
+    describe(file).check_fits(library.__version__)
     registry = library.get_plugin_registry()
     if not all(_has_creator(registry, operator) for operator in operators):
         try:

@@ -25,6 +25,7 @@ from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelErr
 from gocor.core.files import sha256
 from gocor.export.engine import EngineReport, build_engine
 from gocor.export.engine_config import EngineConfig
+from gocor.plugins.plugin_library import PluginLibrary
 from gocor.plugins.registry import OPERATORS
 from gocor.runtime.manifest import EngineManifest
 
@@ -157,9 +158,18 @@ def test_a_radius_without_a_kernel_is_refused_before_the_build(library: FakeTens
     assert build(model, plugins="none").manifest.plugins == "none"
 
 
-def test_a_plugin_library_is_loaded_and_named_by_its_hash(library: FakeTensorRT, model: Path) -> None:
-    file = model.with_name("libgocor_plugins.so")
+def fake_library(file: Path, monkeypatch: pytest.MonkeyPatch, tensorrt: str = "11.1.0.106") -> Path:
+    """A file that says of itself what a plugin library says; real ones need TensorRT's headers."""
     file.write_bytes(b"ELF")
+    described = PluginLibrary(file, sha256(file), tensorrt, "0.1.0")
+    monkeypatch.setattr("gocor.export.engine_plugins.describe", lambda path: described)
+    return file
+
+
+def test_a_plugin_library_is_loaded_and_named_by_its_hash(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
     library.in_library = set(OPERATORS)
     report = build(model, plugin_library=file)
     assert (report.manifest.plugins, report.manifest.plugin_sha256) == ("library", sha256(file))
@@ -175,15 +185,34 @@ def test_a_plugin_library_is_loaded_and_named_by_its_hash(library: FakeTensorRT,
     ],
 )
 def test_a_plugin_library_that_does_not_fit(
-    library: FakeTensorRT, model: Path, operators: set[str], reason: str
+    library: FakeTensorRT,
+    model: Path,
+    operators: set[str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = model.with_name("libother.so")
-    file.write_bytes(b"ELF")
+    file = fake_library(model.with_name("libother.so"), monkeypatch)
     library.in_library = operators
     assert refusal(ConfigError, model, plugin_library=file) == (
         f"libother.so: {reason}; build libgocor_plugins.so against TensorRT 11.4.0.106, or without a plugin: "
         "--plugins none"
     )
+
+
+def test_a_plugin_library_of_another_tensorrt(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch, tensorrt="10.13.3.9")
+    library.in_library = set(OPERATORS)
+    assert "was built for TensorRT 10.13.3.9, and this is 11.4.0.106" in refusal(
+        ConfigError, model, plugin_library=file
+    )
+
+
+def test_a_file_that_is_no_library(library: FakeTensorRT, model: Path) -> None:
+    text = model.with_name("notes.so")
+    text.write_text("hello")
+    assert refusal(ConfigError, model, plugin_library=text).startswith("notes.so: cannot be loaded (")
 
 
 def test_a_timing_cache_is_made_and_used(library: FakeTensorRT, model: Path) -> None:
