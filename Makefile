@@ -37,7 +37,7 @@ test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser a
 
 test-native: $(READY) plugins  ## the tests of the TensorRT plugin library; a skipped one has failed
 	PYTHONPATH=tests TENSORRT_INCLUDE_DIR="$(TENSORRT_INCLUDE_DIR)" $(TEST_ENV) $(BIN)/python -m pytest \
-		-p nothing_skipped tests/plugins/test_plugin_library.py $(PYTEST_ARGS)
+		-p nothing_skipped tests/plugins/test_plugin_library.py tests/plugins/test_tensorrt_quick.py $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -513,6 +513,11 @@ def test_an_old_tensorrt(headers: Path, tmp_path: Path) -> None:
     assert "TensorRT 10.9 or later is needed" in text
 
 
+def test_the_cpp_example_compiles(headers: Path, tmp_path: Path) -> None:
+    build(NATIVE, tmp_path, f"-DTENSORRT_INCLUDE_DIR={headers}", targets=("run_engine",))
+    assert list(tmp_path.rglob("run_engine.cpp.o"))
+
+
 def test_a_library_for_another_tensorrt() -> None:
     library = PluginLibrary(Path("libgocor_plugins.so"), "", "10.9.0.34", "0.1.0")
     library.check_fits("10.16.1")
