@@ -175,6 +175,7 @@ class Lane:
         outputs: Sequence[TensorSpec],
         graphs: bool,
     ) -> None:
+        self._closed = False
         self.stream, self._done = cuda.Stream(), cuda.Event()
         self._inputs, self._outputs = Buffers(inputs), Buffers(outputs)
         self._context = Context(library, engine)
@@ -222,8 +223,16 @@ class Lane:
             self._context.enqueue(addresses, stream)
         self._done.record(stream)
 
+    def __del__(self) -> None:
+        """A context must not go while it runs, and so an estimator that nobody closed waits, too."""
+        with contextlib.suppress(Exception):  # it was half made, or the interpreter ends
+            self.close()
+
     def close(self) -> None:
-        """Frees everything, after what is still running."""
+        """Frees everything, once, after what is still running."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(CudaError):  # if the GPU is lost there is nothing to wait for
             self._done.synchronize()
             self.stream.synchronize()

@@ -63,12 +63,11 @@ class TensorRTEstimator(FlowEstimator):
             got = f"{provider!r} does not run {path}, which is an engine for {manifest.backend}"
             raise ProviderError("provider", got, f"{manifest.backend}, or none")
         library, self.device = _check_before_loading(manifest)
-        self.manifest, self._cuda_graph, self._noted = manifest, cuda_graph, False
+        self.manifest = manifest
         super().__init__(path, manifest.metadata, manifest.backend, {})
         with self._on_gpu():
-            self._library, self._engine = library, _deserialize(library, manifest)
-            _check_interface(library, self._engine, manifest)
-            self._lanes = Lanes(self._lane, contexts, path.name)
+            self._engine = _Engine(library, manifest, cuda_graph)
+            self._lanes = Lanes(self._engine.lane, contexts, path.name)
 
     def on_device(self, reference: Any, query: Any, stream: Any = None, out: Any = None) -> Any:
         """Estimates the flow of images that are on the GPU, without a copy.
@@ -157,16 +156,7 @@ class TensorRTEstimator(FlowEstimator):
     def _release(self) -> None:
         with self._on_gpu():
             self._lanes.close()
-            self._engine = None
-
-    def _lane(self) -> Lane:
-        if (engine := self._engine) is None:
-            raise ClosedError
-        lane = Lane(self._library, engine, self.manifest.inputs, self.manifest.outputs, self._cuda_graph)
-        if self._cuda_graph and lane.no_graph and not self._noted:
-            self._noted = True
-            logger.warning("%s runs without CUDA graphs: %s", self.path.name, lane.no_graph)
-        return lane
+            self._engine.close()
 
     @contextlib.contextmanager
     def _on_gpu(self) -> Iterator[None]:
@@ -183,6 +173,30 @@ class TensorRTEstimator(FlowEstimator):
                     self.path, f"found too little memory on the GPU ({error.got})", free
                 ) from error
             raise ModelError(self.path, f"failed on the GPU ({error.got})", "see gocor doctor") from error
+
+
+class _Engine:
+    """A deserialised engine, and what its execution contexts are made with."""
+
+    def __init__(self, library: Any, manifest: EngineManifest, cuda_graph: bool) -> None:
+        self._library, self._manifest, self._cuda_graph = library, manifest, cuda_graph
+        self._engine = _deserialize(library, manifest)
+        self._noted = False
+        _check_interface(library, self._engine, manifest)
+
+    def lane(self) -> Lane:
+        """A new execution context with everything that it needs."""
+        if (engine := self._engine) is None:
+            raise ClosedError
+        lane = Lane(self._library, engine, self._manifest.inputs, self._manifest.outputs, self._cuda_graph)
+        if self._cuda_graph and lane.no_graph and not self._noted:
+            self._noted = True
+            logger.warning("%s runs without CUDA graphs: %s", self._manifest.path.name, lane.no_graph)
+        return lane
+
+    def close(self) -> None:
+        """Drops the engine; execution contexts that still run keep it as long as they do."""
+        self._engine = None
 
 
 def _check_before_loading(manifest: EngineManifest) -> tuple[Any, int]:

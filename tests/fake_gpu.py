@@ -12,6 +12,7 @@ import enum
 import hashlib
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -350,6 +351,9 @@ def runtime_module(gpu: Gpu) -> ModuleType:
         return (OK,)
 
     def cudaEventSynchronize(event: Any) -> tuple:  # noqa: N802
+        if event not in gpu.events:
+            gpu.violations.append("a destroyed event was used")
+            return (cudaError_t.cudaErrorInvalidResourceHandle,)
         found = gpu.events[event]
         if found.stream is not None:
             gpu.run(found.stream, found.position)
@@ -410,20 +414,26 @@ class ILogger:
 class NetworkRun:
     """A network on a stream. Runs of one context share its memory: each must wait for the one before."""
 
-    context: "IExecutionContext"
+    gpu: Gpu
+    context: "weakref.ref[IExecutionContext]"  # as on a GPU, nothing here keeps it alive
     addresses: dict[str, int]
     turn: int = -1
 
     def launched(self) -> "NetworkRun":
         """One of many times."""
-        self.context.enqueued += 1
-        return dataclasses.replace(self, turn=self.context.enqueued)
+        if (context := self.context()) is None:
+            self.gpu.violations.append("a graph of a dropped context was launched")
+            return self
+        context.enqueued += 1
+        return dataclasses.replace(self, turn=context.enqueued)
 
     def __call__(self) -> None:
-        if self.turn != self.context.computed + 1:
-            self.context.gpu.violations.append("runs of one context overlap")
-        self.context.computed += 1
-        self.context.compute(self.addresses)
+        context = self.context()
+        assert context is not None, "its end is a violation in itself"
+        if self.turn != context.computed + 1:
+            self.gpu.violations.append("runs of one context overlap")
+        context.computed += 1
+        context.compute(self.addresses)
 
 
 class IExecutionContext:
@@ -438,7 +448,6 @@ class IExecutionContext:
         with self.gpu.lock:
             if self.computed != self.enqueued:
                 self.gpu.violations.append("a context was dropped while it ran")
-            self.gpu.run_all()
             self.gpu.release(self.activations)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -459,7 +468,7 @@ class IExecutionContext:
             if not gpu.enqueues:
                 self.engine.say("[x.cpp::run::7] Error Code 1: Cuda Runtime (an illegal memory access)")
                 return False
-            run = NetworkRun(self, dict(self.addresses))
+            run = NetworkRun(gpu, weakref.ref(self), dict(self.addresses))
             gpu.enqueue(stream_handle, run if capturing else run.launched())
         return True
 

@@ -134,13 +134,16 @@ def test_everything_is_given_back(gpu: Gpu, path: Path) -> None:
     assert all(s.destroyed for h, s in gpu.streams.items() if h not in fake_gpu.DEFAULT_STREAMS)
 
 
-def test_what_nobody_closed_is_given_back_too(gpu: Gpu, path: Path) -> None:
+def test_what_nobody_closed_is_given_back_at_once_too(gpu: Gpu, path: Path) -> None:
     estimator = TensorRTEstimator(path)
     estimator(*images())
-    del estimator
-    gc.collect()
-    assert gpu.live() == []
-    assert gpu.graphs == {}
+    gc.disable()
+    try:
+        del estimator
+        assert gpu.live() == []
+        assert gpu.graphs == {}
+    finally:
+        gc.enable()
 
 
 # -- threads
@@ -296,6 +299,15 @@ def test_closing_waits_for_what_callers_enqueued(gpu: Gpu, path: Path) -> None:
     pair = images()
     with TensorRTEstimator(path) as estimator:
         flow = estimator.on_device(*on_gpu(gpu, pair), stream=7)
+    np.testing.assert_allclose(flow.numpy(), expected(*pair), rtol=1e-6)
+
+
+def test_an_estimator_that_nobody_closed_waits_too(gpu: Gpu, path: Path) -> None:
+    gpu.streams[7] = fake_gpu.FakeStream()
+    pair = images()
+    estimator = TensorRTEstimator(path)
+    flow = estimator.on_device(*on_gpu(gpu, pair), stream=7)
+    del estimator
     np.testing.assert_allclose(flow.numpy(), expected(*pair), rtol=1e-6)
 
 
