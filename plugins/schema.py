@@ -10,6 +10,8 @@ Shape = Sequence[int]
 
 PARSER_ATTRIBUTES = ("plugin_namespace", "plugin_version", "aot")  # read by TensorRT's parser itself
 MAX_KERNEL_RADIUS = 8  # of the CUDA kernels; function bodies and PyTorch go on to the schema's maximum
+MAX_KERNEL_BATCH = 65535  # CUDA's largest grid.z
+MAX_KERNEL_ELEMENTS = 2**31 - 1  # of an image's features or volume: offsets in it are 32 bits
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,18 @@ class OpSchema:
                 f"radius of {self.name}",
                 f"is {radius}, and CUDA kernels go up to {MAX_KERNEL_RADIUS}",
                 "build with --plugins none, which takes the function body of the model",
+            )
+
+    def check_kernel_size(self, query: Shape, radius: int) -> None:
+        """Raises ShapeError unless the CUDA kernels can count the elements of a query ``(N, C, H, W)``."""
+        batch, channels, height, width = query
+        elements = max(channels, displacements(radius)) * height * width
+        if batch > MAX_KERNEL_BATCH or elements > MAX_KERNEL_ELEMENTS:
+            raise ShapeError(
+                self.name,
+                f"a query of shape {list(query)}",
+                f"CUDA kernels take {MAX_KERNEL_BATCH} images of {MAX_KERNEL_ELEMENTS} elements at most, "
+                "the volume's included",
             )
 
 

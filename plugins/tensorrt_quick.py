@@ -74,6 +74,7 @@ def check(schema: OpSchema, first: Any, second: Any, radius: Radius) -> int:
     shapes = _known_shape(first), _known_shape(second)
     if None not in shapes[0] + shapes[1] or not len(shapes[0]) == len(shapes[1]) == 4:
         schema.check(*shapes, value)
+        schema.check_kernel_size(shapes[1], value)
     return value
 
 

@@ -1,5 +1,6 @@
 #include "native/tensorrt_plugin.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -53,6 +54,17 @@ int narrow(std::int64_t size) {
         throw Failure("cannot have a size of " + std::to_string(size));
     }
     return static_cast<int>(size);
+}
+
+// The kernels take an image for a block.z, and count its elements, and those of its volume, in 32 bits.
+void check_countable(const Sizes& sizes, std::int32_t radius) {
+    const auto& [batch, channels, height, width] = sizes;
+    const std::int64_t planes = std::max<std::int64_t>(channels, (2 * radius + 1) * (2 * radius + 1));
+    constexpr std::int64_t most = std::numeric_limits<int>::max();
+    const bool countable = height <= 0 || width <= 0 || planes <= most / height / width;
+    if (batch > 65535 || !countable) {
+        throw Failure("takes 65535 images of 2147483647 elements at most, not a query of shape " + text(sizes));
+    }
 }
 
 void check_counts(std::int32_t input_count, std::int32_t output_count) {
@@ -133,6 +145,7 @@ Problem Plugin::problem(const nvinfer1::PluginTensorDesc& first, const nvinfer1:
     check_types(first.type, query.type);
     const Sizes sizes = sizes_of(query.dims);
     check_shapes(sizes_of(first.dims), sizes);
+    check_countable(sizes, radius_);
     return {narrow(sizes[0]), narrow(sizes[1]), narrow(sizes[2]),
             narrow(sizes[3]), radius_,          query.type == DataType::kHALF};
 }

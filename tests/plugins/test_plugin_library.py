@@ -297,6 +297,14 @@ def test_sizes_must_be_known_when_it_runs(harness: Harness) -> None:
     assert answer == {"status": 1, "log": ["gocor: LocalCorrelation layer: cannot have a size of -1"]}
 
 
+@pytest.mark.parametrize("shape", ["1,512,2048,2048", "1,16,8192,4096", "65536,1,1,1"])
+def test_more_elements_than_the_kernels_can_count(harness: Harness, shape: str) -> None:
+    answer = harness("resize", "LocalCorrelation", 4, "float32", shape, shape)
+    text = "takes 65535 images of 2147483647 elements at most, not a query of shape "
+    assert answer["status"] == 1
+    assert answer["log"][0].startswith(f"gocor: LocalCorrelation layer: {text}({shape.split(',')[0]}, ")
+
+
 # ── running it
 
 

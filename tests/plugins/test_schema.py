@@ -1,3 +1,4 @@
+import contextlib
 import re
 
 import pytest
@@ -116,3 +117,19 @@ def test_a_radius_that_makes_no_sense_reaches_every_host(host: tuple) -> None:
     for operator in (correlate, transpose):
         with pytest.raises(GocorError, match="radius: is 0; a whole number from 1 to 16"):
             operator(zeros((1, 3, 5, 7)), zeros((1, 3, 5, 7)), 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "fits"),
+    [
+        ((65535, 1, 1, 1), True),
+        ((65536, 1, 1, 1), False),
+        ((1, 512, 2048, 2047), True),
+        ((1, 512, 2048, 2048), False),
+        ((1, 16, 5120, 5120), True),
+        ((1, 16, 5200, 5120), False),  # its volume of 81 planes
+    ],
+)
+def test_what_the_kernels_can_count(query: tuple[int, ...], fits: bool) -> None:
+    with contextlib.nullcontext() if fits else pytest.raises(ShapeError, match="a query of shape"):
+        CORRELATION.check_kernel_size(query, 4)

@@ -149,6 +149,12 @@ def test_inputs_that_do_not_fit(in_tensorrt: InTensorRT) -> None:
         in_tensorrt(layer.build, "LocalCorrelationTranspose", 2, "FLOAT", volume, features, False)
 
 
+def test_more_elements_than_the_kernels_can_count(in_tensorrt: InTensorRT) -> None:
+    shape = (1, 512, 2048, 2048)
+    with pytest.raises(ShapeError, match=r"a query of shape \[1, 512, 2048, 2048\]; CUDA kernels take 65535"):
+        in_tensorrt(layer.build, "LocalCorrelation", 4, "FLOAT", shape, shape, False)
+
+
 # ── a build that comes from C++, as TensorRT's does
 
 
