@@ -132,6 +132,11 @@ class _Owned:
         self._free = weakref.finalize(self, free, handle, *arguments)
         self._free.atexit = False
 
+    @property
+    def closed(self) -> bool:
+        """It was given back."""
+        return not self._free.alive
+
     def close(self) -> None:
         """Gives it back, now."""
         self._free()

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,13 @@ from gocor.runtime.tensorrt_library import library_log
 GRAPHS = 8  # kept by a lane for callers' own tensors; each holds a few MB of the GPU's memory
 
 Addresses = Mapping[str, int]  # of every input and output, by name
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Part = TypeVar("_Part", bound=_Closable)
 
 logger = logging.getLogger("gocor")
 
@@ -159,6 +166,13 @@ class RepeatedGraphs:
 class Lane:
     """One execution context with everything that a call needs.
 
+    Args:
+        library: TensorRT's or TensorRT-RTX's module.
+        engine: deserialised.
+        inputs: of the engine.
+        outputs: of the engine.
+        graphs: use CUDA graphs, if the engine can be captured.
+
     Attributes:
         stream: its own.
         no_graph: why it runs without CUDA graphs; empty if it uses them.
@@ -168,17 +182,14 @@ class Lane:
     """
 
     def __init__(
-        self,
-        library: Any,
-        engine: Any,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        graphs: bool,
-    ) -> None:
-        self._closed = False
-        self.stream, self._done = cuda.Stream(), cuda.Event()
-        self._inputs, self._outputs = Buffers(inputs), Buffers(outputs)
-        self._context = Context(library, engine)
+        self, library: Any, engine: Any,
+        inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], graphs: bool,
+    ) -> None:  # fmt: skip
+        self._parts = contextlib.ExitStack()  # closed in reverse order
+        self.stream, self._done = self._own(cuda.Stream()), self._own(cuda.Event())
+        self._inputs, self._outputs = self._own(Buffers(inputs)), self._own(Buffers(outputs))
+        self._context = self._own(Context(library, engine))
+        self._parts.callback(_wait_for, self._done, self.stream)
         # A first run compiles, loads and allocates what is left of that, which no graph can hold.
         self._whole_call()
         self.stream.synchronize()
@@ -186,15 +197,19 @@ class Lane:
         self._repeated: RepeatedGraphs | None = None
         self.no_graph = self._capture() if graphs else "not wanted"
 
+    def _own(self, part: _Part) -> _Part:
+        self._parts.callback(part.close)
+        return part
+
     def _capture(self) -> str:
         """Makes the graph of a whole call; returns why there is none."""
         if reason := self._context.why_not_capturable(self.stream.handle):
             return reason
         try:
-            self._graph = cuda.Graph(self.stream, self._whole_call)
+            self._graph = self._own(cuda.Graph(self.stream, self._whole_call))
         except CudaError as error:
             return error.got
-        self._repeated = RepeatedGraphs(self._context, self.stream)
+        self._repeated = self._own(RepeatedGraphs(self._context, self.stream))
         return ""
 
     def _whole_call(self) -> None:
@@ -225,22 +240,20 @@ class Lane:
 
     def __del__(self) -> None:
         """A context must not go while it runs, and so an estimator that nobody closed waits, too."""
-        with contextlib.suppress(Exception):  # it was half made, or the interpreter ends
+        with contextlib.suppress(Exception):  # when the interpreter ends, nobody would hear of it
             self.close()
 
     def close(self) -> None:
-        """Frees everything, once, after what is still running."""
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(CudaError):  # if the GPU is lost there is nothing to wait for
-            self._done.synchronize()
-            self.stream.synchronize()
-        for part in (self._graph, self._repeated, self._context, self._inputs, self._outputs):
-            if part is not None:
-                part.close()
-        self.stream.close()
-        self._done.close()
+        """Frees everything, after what is still running."""
+        self._parts.close()
+
+
+def _wait_for(done: cuda.Event, stream: cuda.Stream) -> None:
+    if done.closed or stream.closed:
+        return  # garbage collection took them first, and the memory, whose freeing waited for the GPU
+    with contextlib.suppress(CudaError):  # if the GPU is lost there is nothing to wait for
+        done.synchronize()
+        stream.synchronize()
 
 
 class ClosedError(Exception):

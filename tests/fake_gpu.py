@@ -12,7 +12,6 @@ import enum
 import hashlib
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -410,43 +409,59 @@ class ILogger:
         raise NotImplementedError
 
 
+@dataclasses.dataclass
+class ContextState:
+    """What a context has on the GPU."""
+
+    gpu: Gpu
+    engine: "ICudaEngine"
+    enqueued: int = 0
+    computed: int = 0
+    dropped: bool = False
+
+
 @dataclasses.dataclass(frozen=True)
 class NetworkRun:
     """A network on a stream. Runs of one context share its memory: each must wait for the one before."""
 
-    gpu: Gpu
-    context: "weakref.ref[IExecutionContext]"  # as on a GPU, nothing here keeps it alive
+    context: ContextState
     addresses: dict[str, int]
     turn: int = -1
 
     def launched(self) -> "NetworkRun":
         """One of many times."""
-        if (context := self.context()) is None:
-            self.gpu.violations.append("a graph of a dropped context was launched")
-            return self
-        context.enqueued += 1
-        return dataclasses.replace(self, turn=context.enqueued)
+        if self.context.dropped:
+            self.context.gpu.violations.append("a graph of a dropped context was launched")
+        self.context.enqueued += 1
+        return dataclasses.replace(self, turn=self.context.enqueued)
 
     def __call__(self) -> None:
-        context = self.context()
-        assert context is not None, "its end is a violation in itself"
+        """What the GPU does, when it comes to it."""
+        context, engine = self.context, self.context.engine
         if self.turn != context.computed + 1:
-            self.gpu.violations.append("runs of one context overlap")
+            context.gpu.violations.append("runs of one context overlap")
         context.computed += 1
-        context.compute(self.addresses)
+        feed = {}
+        for name, spec in engine.specs.items():
+            context.gpu.use(self.addresses[name], spec.array.nbytes)
+            if spec.mode == TensorIOMode.INPUT:
+                feed[name] = array_at(self.addresses[name], spec.array).copy()
+        for name, values in engine.infer(feed).items():
+            array_at(self.addresses[name], engine.specs[name].array)[...] = values
 
 
 class IExecutionContext:
     def __init__(self, engine: "ICudaEngine") -> None:
         self.engine, self.gpu = engine, engine.gpu
         self.addresses: dict[str, int] = {}
-        self.enqueued, self.computed = 0, 0
+        self.state = ContextState(self.gpu, engine)
         self.activations = self.gpu.allocate(engine.activations)
         self.busy = threading.Lock()
 
     def __del__(self) -> None:
         with self.gpu.lock:
-            if self.computed != self.enqueued:
+            self.state.dropped = True
+            if self.state.computed != self.state.enqueued:
                 self.gpu.violations.append("a context was dropped while it ran")
             self.gpu.release(self.activations)
 
@@ -468,22 +483,12 @@ class IExecutionContext:
             if not gpu.enqueues:
                 self.engine.say("[x.cpp::run::7] Error Code 1: Cuda Runtime (an illegal memory access)")
                 return False
-            run = NetworkRun(gpu, weakref.ref(self), dict(self.addresses))
+            run = NetworkRun(self.state, dict(self.addresses))
             gpu.enqueue(stream_handle, run if capturing else run.launched())
         return True
 
     def is_stream_capturable(self, stream: int) -> bool:
         return self.gpu.capturable
-
-    def compute(self, addresses: dict[str, int]) -> None:
-        """What the GPU does, when it comes to it."""
-        feed = {}
-        for name, spec in self.engine.specs.items():
-            self.gpu.use(addresses[name], spec.array.nbytes)
-            if spec.mode == TensorIOMode.INPUT:
-                feed[name] = array_at(addresses[name], spec.array).copy()
-        for name, values in self.engine.infer(feed).items():
-            array_at(addresses[name], self.engine.specs[name].array)[...] = values
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -311,6 +311,17 @@ def test_an_estimator_that_nobody_closed_waits_too(gpu: Gpu, path: Path) -> None
     np.testing.assert_allclose(flow.numpy(), expected(*pair), rtol=1e-6)
 
 
+def test_an_estimator_in_a_ring_of_garbage_waits_too(gpu: Gpu, path: Path) -> None:
+    gpu.streams[7] = fake_gpu.FakeStream()
+    pair = images()
+    ring: list[object] = [TensorRTEstimator(path)]
+    ring.append(ring)
+    flow = ring[0].on_device(*on_gpu(gpu, pair), stream=7)  # type: ignore[attr-defined]
+    del ring
+    gc.collect()
+    np.testing.assert_allclose(flow.numpy(), expected(*pair), rtol=1e-6)
+
+
 def test_a_call_on_a_stream_does_not_wait_for_the_gpu(gpu: Gpu, path: Path) -> None:
     estimator = TensorRTEstimator(path)
     gpu.streams[7] = fake_gpu.FakeStream()
