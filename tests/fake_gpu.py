@@ -10,6 +10,9 @@ import ctypes
 import dataclasses
 import enum
 import hashlib
+import importlib
+import inspect
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -548,7 +551,7 @@ class ICudaEngine:
             return IExecutionContext(self)
 
 
-class PluginRegistry:
+class IPluginRegistry:
     def __init__(self, runtime: "Runtime") -> None:
         self.runtime = runtime
 
@@ -565,8 +568,8 @@ class Runtime:
         self.plugins: list[str] = []
         self.gpu.runtimes = [*getattr(self.gpu, "runtimes", []), self]  # type: ignore[attr-defined]
 
-    def get_plugin_registry(self) -> PluginRegistry:
-        return PluginRegistry(self)
+    def get_plugin_registry(self) -> IPluginRegistry:
+        return IPluginRegistry(self)
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         self.gpu.log.append("deserialize")
@@ -588,6 +591,37 @@ def tensorrt_module(gpu: Gpu, name: str, version: str) -> ModuleType:
         setattr(module, thing.__name__, thing)
     module.Runtime = type("Runtime", (Runtime,), {"gpu": gpu})  # type: ignore[attr-defined]
     return module
+
+
+def differences(module: str) -> list[str]:
+    """What the fakes promise and a real library, ``tensorrt`` or ``tensorrt_rtx``, does not have."""
+    real = importlib.import_module(module)
+    found = [name for name in vars(tensorrt_module(Gpu(), module, "")) if not hasattr(real, name)]
+    for kind in (DataType, TensorIOMode, Severity):
+        members = (real.ILogger if kind is Severity else real).__dict__[kind.__name__].__members__
+        found += [f"{kind.__name__}.{m.name}" for m in kind if int(members.get(m.name, -1)) != m.value]
+    found += [
+        f"nptype({dtype})" for dtype in DataType if real.nptype(real.DataType(dtype.value)) != nptype(dtype)
+    ]
+    own = {"compute", "alone", "infer", "say", "gpu", "log"}  # log is the logger's, of its own
+    for fake in (Runtime, ICudaEngine, IExecutionContext, IPluginRegistry):
+        for name, value in vars(fake).items():
+            if not name.startswith("_") and name not in own:
+                method = getattr(getattr(real, fake.__name__), name, None)
+                if method is None or not (inspect.isfunction(value) <= _takes(method, value)):
+                    found.append(f"{fake.__name__}.{name}")
+    return found
+
+
+def _takes(real: Any, fake: Any) -> bool:
+    """A method has the fake's parameters, and perhaps others with defaults behind them."""
+    if not inspect.isfunction(fake):
+        return False
+    parameters = list(inspect.signature(fake).parameters)[1:]
+    # pybind11 writes every overload into the docstring.
+    lines = re.findall(rf"^(?:\d+\. )?{fake.__name__}\(self: [^)]*\) -> .*$", real.__doc__, re.MULTILINE)
+    overloads = [re.findall(r"[(,] ?(\w+): ", line)[1:] for line in lines]
+    return any(parameters == names[: len(parameters)] for names in overloads)
 
 
 def array_at(pointer: int, like: np.ndarray) -> np.ndarray:
