@@ -21,8 +21,9 @@ from gocor.export.graph import attach_functions, check_portable, name_nodes, set
 from gocor.export.image_pipeline import ImagePipeline, TensorPipeline
 from gocor.export.networks import Network
 from gocor.export.networks.info import CheckpointInfo
+from gocor.export.precision import POLICIES, Casts, check_policy, count_casts, lower
 from gocor.plugins.onnx_tiles import OPSET
-from gocor.runtime.metadata import Io, ModelMetadata
+from gocor.runtime.metadata import PRECISIONS, Io, ModelMetadata, Precision
 from gocor.runtime.spec import NetworkSpec
 
 Progress = Callable[[int, int, str], None]
@@ -39,12 +40,15 @@ class ExportConfig:
         batch: image pairs in a call.
         io: ``images`` puts the whole pipeline into the model, uint8 images to flow in pixels; ``tensors``
             takes preprocessed tensors and gives every level's flow as the network returns it.
+        precision: of convolutions and correlations, as the network's policy in ``gocor.export.precision``
+            says; inputs and outputs are the same for all.
     """
 
     height: int
     width: int
     batch: int = 1
     io: Io = "images"
+    precision: Precision = "fp32"
 
     def check(self, spec: NetworkSpec) -> None:
         """Raises ConfigError unless the network can be exported like this."""
@@ -55,6 +59,8 @@ class ExportConfig:
             raise ConfigError("--batch", f"is {self.batch}", "at least 1")
         if self.io not in ("images", "tensors"):
             raise ConfigError("--io", f"is {self.io!r}", "images or tensors")
+        if self.precision not in PRECISIONS:
+            raise ConfigError("--precision", f"is {self.precision!r}", f"one of {', '.join(PRECISIONS)}")
         if self.io == "images":
             return
         if self.height % spec.side_multiple or self.width % spec.side_multiple:
@@ -75,6 +81,7 @@ class ExportReport:
         bytes: size of the file.
         nodes: of the graph, each call of an operator of ours counted as one.
         seconds: that the export took.
+        casts: into low precision and out of it.
     """
 
     path: Path
@@ -82,6 +89,7 @@ class ExportReport:
     bytes: int
     nodes: int
     seconds: float
+    casts: Casts
 
 
 def export_onnx(
@@ -92,6 +100,7 @@ def export_onnx(
     width: int,
     batch: int = 1,
     io: Io = "images",
+    precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> ExportReport:
     """Exports a network with its iterations unrolled and all shapes static.
@@ -105,14 +114,16 @@ def export_onnx(
         width: see ``ExportConfig``.
         batch: see ``ExportConfig``.
         io: see ``ExportConfig``.
+        precision: see ``ExportConfig``.
         progress: called as ``progress(done, total, stage)``.
 
     Raises:
         ConfigError: the network cannot be exported like this, or the file's name does not end in ``.onnx``.
+        ModelError: the precision cannot hold a weight.
         OutputError: the file cannot be written.
     """
     start = time.perf_counter()
-    config = ExportConfig(height, width, batch, io)
+    config = ExportConfig(height, width, batch, io, precision)
     config.check(network.spec)
     if Path(path).suffix != ".onnx":
         raise ConfigError(path, f"has suffix {Path(path).suffix!r}", "a name that ends in .onnx")
@@ -130,16 +141,19 @@ def export_onnx(
     begin("attach operators")
     name_nodes(model, prefix="network")
     metadata = dataclasses.replace(metadata, operators=attach_functions(model))
+    policy = POLICIES[network.spec.name]
+    lower(model, policy, precision)
     set_properties(model, metadata.to_properties())
     model.producer_name, model.producer_version = "gocor", __version__
     model.graph.name = network.spec.name
     begin("check")
     check_portable(model, path)
+    check_policy(model, policy, precision)
     begin("write")
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-    size = Path(path).stat().st_size
-    return ExportReport(Path(path), metadata, size, len(model.graph.node), time.perf_counter() - start)
+    size, seconds = Path(path).stat().st_size, time.perf_counter() - start
+    return ExportReport(Path(path), metadata, size, len(model.graph.node), seconds, count_casts(model))
 
 
 def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:
@@ -183,6 +197,7 @@ def _metadata(network: Network, config: ExportConfig) -> ModelMetadata:
         io=config.io,
         operators={},
         gocor_version=__version__,
+        precision=config.precision,
     )
 
 

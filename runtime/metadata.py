@@ -10,6 +10,8 @@ from gocor.core.errors import GocorError, ModelError
 from gocor.runtime.spec import GLUNET_COARSE_SIDE, NetworkSpec, network_spec
 
 Io = Literal["images", "tensors"]
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 PREFIX = "gocor."
 ORIENTATION_SCORE = "orientation_score"  # output of the GLU-Net family, float32 (batch,)
 FORMAT = 1  # raised when an older reader would misread the properties
@@ -45,6 +47,8 @@ class ModelMetadata:
             tensors and gives every level's flow as the network returns it.
         operators: version of every operator of the domain ``gocor`` in the model.
         gocor_version: version of this package that wrote the model.
+        precision: that convolutions and correlations compute in; flows are float32 in any case. Files that do
+            not say so are fp32.
     """
 
     network: str
@@ -59,6 +63,7 @@ class ModelMetadata:
     io: Io
     operators: Mapping[str, int]
     gocor_version: str
+    precision: Precision = "fp32"
 
     @property
     def spec(self) -> NetworkSpec:
@@ -125,6 +130,8 @@ class ModelMetadata:
         network_spec(self.network)
         if self.io not in ("images", "tensors"):
             raise ValueError(f"io {self.io!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r}")
         for name in ("height", "width", "batch"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)!r}")
@@ -137,5 +144,7 @@ class ModelMetadata:
 
 def _value(field: "dataclasses.Field[Any]", properties: Mapping[str, str]) -> Any:
     if (text := properties.get(PREFIX + field.name)) is None:
+        if field.default is not dataclasses.MISSING:
+            return field.default
         raise ValueError(f"no {PREFIX}{field.name}")
-    return text if field.type in (str, Io) else json.loads(text)
+    return text if field.type in (str, Io, Precision) else json.loads(text)

@@ -87,6 +87,7 @@ def _origin(described: "ModelMetadata") -> dict[str, object]:
         "network": described.network,
         "iterations": iterations(described.global_iterations, described.local_iterations),
         "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
+        "precision": described.precision,
         "checkpoint": described.checkpoint or None,
         "SHA-256 of the checkpoint": described.checkpoint_sha256 or None,
         "SHA-256 of the weights": described.weights_sha256,
