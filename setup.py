@@ -12,6 +12,7 @@ ROOT = {
     "gocor.runtime": "runtime",
     "gocor.export": "export",
     "gocor.evaluation": "evaluation",
+    "gocor.calibration": "calibration",
 }
 PACKAGES = [*ROOT] + [f"{name}.{child}" for name, folder in ROOT.items() for child in find_packages(folder)]
 HERE = Path(__file__).parent

@@ -79,7 +79,7 @@ class FlowEstimator(ABC):
         score = np.empty(count, np.float32) if self.metadata.spec.family == "glunet" else None
         for start in range(0, count, self.metadata.batch):
             pairs = slice(start, start + self.metadata.batch)
-            outputs = self.run(self._inputs(reference[pairs], query[pairs]))
+            outputs = self.run(model_inputs(self.metadata, reference[pairs], query[pairs]))
             used = min(self.metadata.batch, count - start)
             flow[pairs] = self._flow(outputs, height, width)[:used]
             if score is not None:
@@ -147,18 +147,6 @@ class FlowEstimator(ABC):
     def _was_closed(self) -> ModelError:
         return ModelError(self.path, "was closed", "load it again to go on")
 
-    def _inputs(self, reference: np.ndarray, query: np.ndarray) -> dict[str, np.ndarray]:
-        """Input tensors for up to ``batch`` pairs; the last pair is repeated to fill the batch."""
-        if missing := self.metadata.batch - len(reference):
-            reference, query = (np.concatenate([i, *[i[-1:]] * missing]) for i in (reference, query))
-        if self.metadata.io == "tensors":
-            return preprocess(self.metadata.spec, reference, query, self.metadata.size)
-        family = self.metadata.spec.family
-        return {
-            "reference": resize_images(reference, *self.metadata.size, family),
-            "query": resize_images(query, *self.metadata.size, family),
-        }
-
     def _flow(self, outputs: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
         flow = outputs[self.metadata.flow.name]
         if self.metadata.io == "tensors":
@@ -219,6 +207,25 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
     if path.suffix in CHECKPOINT_SUFFIXES:
         raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
     raise ModelError(path, f"has the unknown suffix {path.suffix!r}", "models are .onnx or .engine files")
+
+
+def model_inputs(metadata: ModelMetadata, reference: np.ndarray, query: np.ndarray) -> dict[str, np.ndarray]:
+    """Inputs of a model for up to ``batch`` pairs, resized; the last pair is repeated to fill the batch.
+
+    Args:
+        metadata: of the model.
+        reference: uint8 RGB ``(N, H, W, 3)``.
+        query: likewise.
+    """
+    if missing := metadata.batch - len(reference):
+        reference, query = (np.concatenate([i, *[i[-1:]] * missing]) for i in (reference, query))
+    if metadata.io == "tensors":
+        return preprocess(metadata.spec, reference, query, metadata.size)
+    family = metadata.spec.family
+    return {
+        "reference": resize_images(reference, *metadata.size, family),
+        "query": resize_images(query, *metadata.size, family),
+    }
 
 
 def check_model_file(path: str | Path) -> Path:

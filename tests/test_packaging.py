@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {  # as in setup.py; written again, since a folder forgotten there is what this test is for
     "cli": "gocor", "core": "gocor/core", "plugins": "gocor/plugins",
     "runtime": "gocor/runtime", "export": "gocor/export", "evaluation": "gocor/evaluation",
+    "calibration": "gocor/calibration",
 }  # fmt: skip
 
 

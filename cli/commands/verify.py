@@ -57,7 +57,7 @@ def verify(
     from gocor.export.verify import verify as verify_model
     from gocor.runtime.report import write_json
 
-    source = _source(pairs or [])
+    source = pair_source(pairs or [])
     if json:
         check_writable(json)
     with progress("verify") as show:
@@ -72,7 +72,8 @@ def verify(
     raise typer.Exit(0 if report.passed else 1)
 
 
-def _source(paths: list[Path]) -> PairSource | None:
+def pair_source(paths: list[Path]) -> PairSource | None:
+    """Pairs of an option ``--pairs`` that was given so often; None if never."""
     if not paths:
         return None
     if len(paths) > 2:
