@@ -20,7 +20,7 @@ from gocor.export.engine_layers import (
     read_layers,
 )
 from gocor.export.engine_monitor import BuildLog, Progress, Steps, progress_monitor, stoppable
-from gocor.export.engine_plugins import check_built, check_parsed, offer_plugins
+from gocor.export.engine_plugins import check_built, check_gpu, check_parsed, offer_plugins
 from gocor.export.engine_source import SourceModel
 from gocor.runtime.manifest import LIBRARY_NAMES, PluginForm
 from gocor.runtime.metadata import TensorSpec
@@ -29,10 +29,17 @@ from gocor.runtime.tensorrt_library import library_log, listening, plain
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that an engine is tuned on; without one both are empty."""
+    """The GPU that an engine is tuned on; without one all are empty.
+
+    Attributes:
+        name: of the GPU.
+        sm: its compute capability, as ``sm_90``.
+        driver: version of CUDA that its driver is for; 12040 is 12.4.
+    """
 
     name: str = ""
     sm: str = ""
+    driver: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class EngineBuild:
         self._name = LIBRARY_NAMES[config.backend]
         self._targets = config.targets(library)
         self._gpu = _gpu(config)
+        self._plugin_library = config.plugin_library.resolve() if config.plugin_library else None
         self._kept: list[Any] = []  # what C++ refers to until the engine is built
 
     def run(self, progress: Progress | None) -> Built:
@@ -132,7 +140,9 @@ class EngineBuild:
     def _offer_plugins(self) -> tuple[PluginForm, str]:
         if not self._config.with_plugins:
             return "none", ""
-        return offer_plugins(self._library, self._model.calls, self._config.plugin_library)
+        if self._model.calls:
+            check_gpu(self._gpu.sm, self._gpu.driver)
+        return offer_plugins(self._library, self._model.calls, self._plugin_library)
 
     def _builder(self) -> Any:
         try:
@@ -175,8 +185,6 @@ class EngineBuild:
         settings.progress_monitor = monitor
         settings.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the inspector
         (settings.set_flag if config.tf32 else settings.clear_flag)(flags.TF32)  # on by default
-        if config.backend == "tensorrt-rtx":  # what allocates memory while it runs fits into no CUDA graph
-            settings.set_flag(flags.REQUIRE_USER_ALLOCATION)
         if config.workspace is not None:
             settings.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, config.workspace)
         if config.optimization_level is not None:
@@ -186,7 +194,7 @@ class EngineBuild:
         if config.version_compatible:
             settings.set_flag(flags.VERSION_COMPATIBLE)
             if form == "library":  # such an engine brings its plugins along
-                settings.plugins_to_serialize = [str(config.plugin_library)]
+                settings.plugins_to_serialize = [str(self._plugin_library)]
         if self._targets:
             settings.num_compute_capabilities = len(self._targets)
             for index, target in enumerate(self._targets.values()):
@@ -198,7 +206,12 @@ class EngineBuild:
     def _attach_timing_cache(self, settings: Any) -> None:
         file = self._config.timing_cache
         assert file is not None
-        cache = settings.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+        try:
+            before = file.read_bytes() if file.is_file() else b""
+        except OSError as error:
+            got = f"{file} cannot be read ({error.strerror})"
+            raise ConfigError("--timing-cache", got, "check its permissions") from error
+        cache = settings.create_timing_cache(before)
         self._kept.append(cache)
         if cache is None or not settings.set_timing_cache(cache, ignore_mismatch=False):
             got = f"{file} is of another GPU or another version of {self._name} ({self._reason()})"
@@ -247,7 +260,8 @@ def _gpu(config: EngineConfig) -> Gpu:
     try:
         device = cuda.current_device()
         properties = cuda.check(cuda.import_cuda().cudaGetDeviceProperties(device))
-        return Gpu(properties.name.decode(), cuda.compute_capability(device))
+        driver = cuda.check(cuda.import_cuda().cudaDriverGetVersion())
+        return Gpu(properties.name.decode(), cuda.compute_capability(device), driver)
     except GocorError as error:
         needed = config.backend == "tensorrt" or config.inspect is not None
         if needed and isinstance(error, DependencyError):

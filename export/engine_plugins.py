@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gocor.core.errors import ConfigError, ModelError
 from gocor.core.files import sha256
 from gocor.plugins.plugin_library import describe
+from gocor.plugins.ptx import INDEX, OLDEST_CUDA, OLDEST_SM
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import DOMAIN
 from gocor.runtime.manifest import PluginForm
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import onnx
 
 WITHOUT = "without a plugin: --plugins none"
+
+_registered: dict[Any, tuple[PluginForm, str]] = {}  # plugins in the registry, by library
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,13 @@ class OperatorCall:
 
 
 def operator_calls(model: "onnx.ModelProto") -> list[OperatorCall]:
-    """All nodes of our domain in a model's graph."""
+    """All nodes of our domain in a model's graph that there are plugins for.
+
+    Of an operator that a later gocor brought, TensorRT builds the function body in the model.
+    """
     calls = []
     for node in model.graph.node:
-        if node.domain == DOMAIN:
+        if node.domain == DOMAIN and node.op_type in OPERATORS:
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
             default = OPERATORS[node.op_type].attribute("radius").default
             calls.append(OperatorCall(node.name, node.op_type, attributes.get("radius", int(default))))
@@ -48,11 +54,17 @@ def operator_calls(model: "onnx.ModelProto") -> list[OperatorCall]:
 def offer_plugins(library: Any, calls: Iterable[OperatorCall], file: Path | None) -> tuple[PluginForm, str]:
     """Makes the parser find our plugins: those of a C++ library, or else those of this package.
 
+    Args:
+        library: the module ``tensorrt``.
+        calls: nodes of our operators.
+        file: the C++ library, an absolute path: TensorRT looks for a bare name where the system's are.
+
     Returns:
         Form of the plugins, and the SHA-256 that says which they are.
 
     Raises:
-        ConfigError: there is no kernel for a radius, or the C++ library does not fit.
+        ConfigError: there is no kernel for a radius, the C++ library does not fit, or this process has other
+            plugins of the same names.
         DependencyError: TensorRT has no Python plugins.
     """
     operators = set()
@@ -61,34 +73,82 @@ def offer_plugins(library: Any, calls: Iterable[OperatorCall], file: Path | None
         operators.add(call.operator)
     if not operators:
         return "none", ""
-    if file is not None:
-        _load(library, file, sorted(operators))
-        return "library", sha256(file)
-    from gocor.plugins.ptx import INDEX
-    from gocor.plugins.tensorrt_quick import register
+    plugins = _package_plugins() if file is None else _library_plugins(library, file)
+    _check_unmixed(library, plugins)
+    if library not in _registered:
+        _register(library, file)
+        _registered[library] = plugins
+    if file is not None and (missing := operators - _creators(library)):
+        names = ", ".join(sorted(missing))
+        raise _unfit(file, f"has no plugin {names} of the version asked for", library)
+    return plugins
 
-    register()
+
+def check_gpu(sm: str, driver: int) -> None:
+    """Finds out before a build whether a GPU and its driver take our plugins' PTX.
+
+    Args:
+        sm: the GPU's compute capability, as ``sm_90``.
+        driver: version of CUDA that the driver is for, as CUDA writes it: 12040 is 12.4.
+
+    Raises:
+        ConfigError: one of them is too old.
+    """
+    if int(sm.removeprefix("sm_")) < OLDEST_SM:
+        raise ConfigError(
+            "plugins", f"need a GPU from sm_{OLDEST_SM} on, and this one is {sm}", f"build {WITHOUT}"
+        )
+    if driver < OLDEST_CUDA:
+        needed, found = (f"{number // 1000}.{number % 1000 // 10}" for number in (OLDEST_CUDA, driver))
+        got = f"need a driver for CUDA {needed}, and this one is for CUDA {found}"
+        raise ConfigError("plugins", got, f"update the driver, or build {WITHOUT}")
+
+
+def _package_plugins() -> tuple[PluginForm, str]:
     return "quick", sha256(INDEX)
 
 
-def _load(library: Any, file: Path, operators: Sequence[str]) -> None:
-    """Loads a plugin library for the life of the process, unless its plugins are there already."""
-    describe(file).check_fits(library.__version__)
-    registry = library.get_plugin_registry()
-    if not all(_has_creator(registry, operator) for operator in operators):
-        try:
-            loaded = registry.load_library(str(file))
-        except Exception as error:
-            raise _unfit(file, f"cannot be loaded ({error})", library) from error
-        if loaded is None:
-            raise _unfit(file, "cannot be loaded", library)
-    if missing := [operator for operator in operators if not _has_creator(registry, operator)]:
-        raise _unfit(file, f"has no plugin {', '.join(missing)} of the version asked for", library)
+def _library_plugins(library: Any, file: Path) -> tuple[PluginForm, str]:
+    described = describe(file)
+    described.check_fits(library.__version__)
+    return "library", described.sha256
 
 
-def _has_creator(registry: Any, operator: str) -> bool:
-    version = str(OPERATORS[operator].version)
-    return registry.get_creator(operator, version, DOMAIN) is not None
+def _check_unmixed(library: Any, plugins: tuple[PluginForm, str]) -> None:
+    """Refuses what the manifest would be wrong about: the first plugin of a name stays that of the name."""
+    there = _registered.get(library)
+    if there == plugins or (there is None and not _creators(library)):
+        return
+    got = f"has the plugins of {_origin(there)} in this process, and was to take those of {_origin(plugins)}"
+    raise ConfigError("TensorRT", got, "build in a process of its own")
+
+
+def _origin(plugins: tuple[PluginForm, str] | None) -> str:
+    if plugins is None:
+        return "somebody else"
+    return "this package" if plugins[0] == "quick" else f"the library of SHA-256 {plugins[1][:12]}…"
+
+
+def _register(library: Any, file: Path | None) -> None:
+    """Puts plugins into TensorRT's registry, which keeps them for the life of the process."""
+    if file is None:
+        from gocor.plugins.tensorrt_quick import register
+
+        register()
+        return
+    try:
+        loaded = library.get_plugin_registry().load_library(str(file))
+    except Exception as error:
+        raise _unfit(file, f"cannot be loaded ({error})", library) from error
+    if loaded is None:
+        raise _unfit(file, "cannot be loaded", library)
+
+
+def _creators(library: Any) -> set[str]:
+    """Our operators that TensorRT's registry has plugins for; to be asked for one that it lacks, it logs."""
+    wanted = {(schema.name, str(schema.version), DOMAIN) for schema in OPERATORS.values()}
+    creators = library.get_plugin_registry().all_creators
+    return {c.name for c in creators if (c.name, c.plugin_version, c.plugin_namespace) in wanted}
 
 
 def _unfit(file: Path, got: str, library: Any) -> ConfigError:

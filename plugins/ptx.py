@@ -27,7 +27,9 @@ from gocor.plugins.schema import MAX_KERNEL_RADIUS, OpSchema
 PLUGINS = Path(__file__).parent
 FOLDER = PLUGINS / "ptx"
 INDEX = FOLDER / "index.json"
-OPTIONS = ("--gpu-architecture=compute_80", "--std=c++17")
+OLDEST_SM = 80
+OLDEST_CUDA = 12040  # whose drivers know PTX 8.4, which NVRTC 12.4 writes
+OPTIONS = (f"--gpu-architecture=compute_{OLDEST_SM}", "--std=c++17")
 REMEDY = 'reinstall gocor-deploy, or run "make ptx" in its source tree'
 
 

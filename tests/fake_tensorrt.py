@@ -128,7 +128,8 @@ USED: dict[str, list[str]] = {kind.__name__: list(kind.__members__) for kind in 
     "Runtime": ["deserialize_cuda_engine", "engine_host_code_allowed"],
     "ICudaEngine": ["create_engine_inspector"],
     "EngineInspector": ["get_engine_information"],
-    "IPluginRegistry": ["load_library", "get_creator"],
+    "IPluginRegistry": ["load_library", "all_creators"],
+    "IPluginCreatorV3One": ["name", "plugin_version", "plugin_namespace"],
     "IHostMemory": ["nbytes"],
 }
 
@@ -242,13 +243,16 @@ class FakeTensorRT(ModuleType):
 
     def get_plugin_registry(self) -> Any:
         def load(plugin_path: str) -> object:
+            if "/" not in plugin_path:  # dlopen looks for a bare name among the system's libraries
+                return None
             self.plugins |= self.in_library
             return object() if self.in_library else None
 
-        def creator(name: str, version: str, namespace: str) -> object:
-            return object() if (name in self.plugins, version, namespace) == (True, "1", DOMAIN) else None
-
-        return SimpleNamespace(load_library=load, get_creator=creator)
+        ours = [
+            SimpleNamespace(name=name, plugin_version="1", plugin_namespace=DOMAIN) for name in self.plugins
+        ]
+        theirs = SimpleNamespace(name="ROIAlign_TRT", plugin_version="2", plugin_namespace="")
+        return SimpleNamespace(load_library=load, all_creators=[theirs, *ours])
 
 
 def _shown(layer: Any) -> Mapping[str, Any]:
@@ -258,10 +262,14 @@ def _shown(layer: Any) -> Mapping[str, Any]:
     return entry | {"LayerType": "Convolution"}
 
 
-def put_gpu(monkeypatch: pytest.MonkeyPatch, name: str = "NVIDIA H100", sm: str = "sm_90") -> None:
+def put_gpu(
+    monkeypatch: pytest.MonkeyPatch, name: str = "NVIDIA H100", sm: str = "sm_90", driver: int = 13040
+) -> None:
     """Lets this package find a GPU."""
     properties = SimpleNamespace(name=name.encode())
-    runtime = SimpleNamespace(cudaGetDeviceProperties=lambda device: (0, properties))
+    runtime = SimpleNamespace(
+        cudaGetDeviceProperties=lambda device: (0, properties), cudaDriverGetVersion=lambda: (0, driver)
+    )
     monkeypatch.setattr("gocor.runtime.cuda.import_cuda", lambda: runtime)
     monkeypatch.setattr("gocor.runtime.cuda.current_device", lambda: 0)
     monkeypatch.setattr("gocor.runtime.cuda.compute_capability", lambda device: sm)

@@ -1,10 +1,13 @@
 """The branches of a build that need TensorRT and a GPU, on fakes; test_engine.py has a real library."""
 
 import dataclasses
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from engine_models import NODES, save_with_operators
 from fake_tensorrt import (
@@ -19,12 +22,13 @@ from fake_tensorrt import (
     take_gpu,
 )
 from tensorrt_stubs import process_with_tensorrt
-from toy_models import METADATA
+from toy_models import METADATA, save_toy
 
 from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, ProviderError
 from gocor.core.files import sha256
 from gocor.export.engine import EngineReport, build_engine
 from gocor.export.engine_config import EngineConfig
+from gocor.plugins import ptx
 from gocor.plugins.plugin_library import PluginLibrary
 from gocor.plugins.registry import OPERATORS
 from gocor.runtime.manifest import EngineManifest
@@ -158,9 +162,11 @@ def test_a_radius_without_a_kernel_is_refused_before_the_build(library: FakeTens
     assert build(model, plugins="none").manifest.plugins == "none"
 
 
-def fake_library(file: Path, monkeypatch: pytest.MonkeyPatch, tensorrt: str = "11.1.0.106") -> Path:
+def fake_library(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tensorrt: str = "11.1.0.106", content: bytes = b"ELF"
+) -> Path:
     """A file that says of itself what a plugin library says; real ones need TensorRT's headers."""
-    file.write_bytes(b"ELF")
+    file.write_bytes(content)
     described = PluginLibrary(file, sha256(file), tensorrt, "0.1.0")
     monkeypatch.setattr("gocor.export.engine_plugins.describe", lambda path: described)
     return file
@@ -175,6 +181,110 @@ def test_a_plugin_library_is_loaded_and_named_by_its_hash(
     assert (report.manifest.plugins, report.manifest.plugin_sha256) == ("library", sha256(file))
     build(model, plugin_library=file, version_compatible=True)
     assert library.config.plugins_to_serialize == [str(file)]
+
+
+def test_a_plugin_library_may_be_a_bare_name_in_the_working_folder(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
+    library.in_library = set(OPERATORS)
+    monkeypatch.chdir(model.parent)
+    report = build(model, plugin_library=Path(file.name), version_compatible=True)
+    assert report.manifest.plugins == "library"
+    assert library.config.plugins_to_serialize == [str(file.resolve())]
+
+
+def test_the_plugin_library_is_not_taken_for_the_packages_plugins(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
+    library.in_library = set(OPERATORS)
+    build(model, plugin_library=file)
+    model.with_suffix(".engine").unlink()
+    assert refusal(ConfigError, model) == (
+        f"TensorRT: has the plugins of the library of SHA-256 {sha256(file)[:12]}… in this process, and was "
+        "to take those of this package; build in a process of its own"
+    )
+    fake_library(file, monkeypatch, content=b"ELF, built anew")
+    assert f"was to take those of the library of SHA-256 {sha256(file)[:12]}…" in refusal(
+        ConfigError, model, plugin_library=file
+    )
+
+
+def test_the_packages_plugins_are_not_taken_for_a_plugin_library(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
+    library.in_library = set(OPERATORS)
+    build(model)
+    build(model).path.unlink()  # again the same is no mixture
+    assert refusal(ConfigError, model, plugin_library=file) == (
+        "TensorRT: has the plugins of this package in this process, and was to take those of the library of "
+        f"SHA-256 {sha256(file)[:12]}…; build in a process of its own"
+    )
+
+
+def test_plugins_of_unknown_origin_are_not_taken_for_ours(library: FakeTensorRT, model: Path) -> None:
+    library.plugins = {"LocalCorrelation"}
+    assert refusal(ConfigError, model) == (
+        "TensorRT: has the plugins of somebody else in this process, and was to take those of this package; "
+        "build in a process of its own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sm", "driver", "message"),
+    [
+        ("sm_75", 13040, "plugins: need a GPU from sm_80 on, and this one is sm_75; build without a plugin:"),
+        (
+            "sm_80",
+            12020,
+            "plugins: need a driver for CUDA 12.4, and this one is for CUDA 12.2; update the driver, or "
+            "build without a plugin: --plugins none",
+        ),
+    ],
+)
+def test_a_gpu_or_driver_that_cannot_take_the_plugins_is_found_before_the_build(
+    library: FakeTensorRT,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sm: str,
+    driver: int,
+    message: str,
+) -> None:
+    put_gpu(monkeypatch, "NVIDIA T4", sm, driver)
+    assert refusal(ConfigError, model).startswith(message)
+    assert library.config is None
+    assert build(model, plugins="none").manifest.targets == (sm,)
+
+
+def test_a_model_without_our_operators_needs_no_plugins(
+    library: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_gpu(monkeypatch, "NVIDIA T4", "sm_75", 12020)
+    assert build(save_toy(tmp_path / "m.onnx")).manifest.plugins == "none"
+
+
+def test_the_oldest_driver_and_gpu_are_those_of_the_ptx() -> None:
+    text = (ptx.FOLDER / "local_correlation_f32_r1.ptx").read_text()
+    assert f".target sm_{ptx.OLDEST_SM}\n" in text
+    assert (".version 8.4\n" in text, ptx.OLDEST_CUDA) == (True, 12040)
+
+
+def test_an_operator_of_a_later_gocor_is_built_of_its_body(library: FakeTensorRT, model: Path) -> None:
+    later = onnx.load(model)
+    function = onnx.FunctionProto()
+    function.CopyFrom(later.functions[0])
+    function.name = "LaterCorrelation"
+    later.functions.append(function)
+    node = onnx.NodeProto()
+    node.CopyFrom(next(node for node in later.graph.node if node.op_type == later.functions[0].name))
+    node.op_type, node.name, node.output[0] = "LaterCorrelation", "level/Later", "later"
+    later.graph.node.append(node)
+    onnx.save(later, model)
+    report = build(model)
+    assert report.operators == {"LocalCorrelation": 1, "LocalCorrelationTranspose": 1}
+    assert report.manifest.plugins == "quick"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +342,24 @@ def test_a_timing_cache_of_another_gpu(library: FakeTensorRT, model: Path) -> No
         "(it does not say why); another file, which will be made"
     )
     assert file.read_bytes() == b"of another"
+
+
+def test_a_timing_cache_that_cannot_be_read(
+    library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = model.with_name("timing.cache")
+    file.write_bytes(b"measured")
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:  # whoever runs the tests may be allowed to read everything
+        if path == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert refusal(ConfigError, model, timing_cache=file) == (
+        "--timing-cache: timing.cache cannot be read (Permission denied); check its permissions"
+    )
 
 
 def test_without_a_gpu_tensorrt_is_refused_in_one_sentence(
