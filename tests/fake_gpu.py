@@ -29,7 +29,7 @@ from gocor.runtime import dlpack
 from gocor.runtime.manifest import EngineManifest, manifest_path
 from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, TensorSpec
 
-PLAN = b"PLAN"
+PLAN, PLAN_WITHOUT_MEMORY = b"PLAN", b"PLEA"  # the latter is built with REQUIRE_USER_ALLOCATION
 POISON = 0xCD
 ALIGNMENT = 256
 DEFAULT_STREAMS = (0, 1, 2)
@@ -395,6 +395,14 @@ class TensorIOMode(enum.Enum):
     OUTPUT = 2
 
 
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC = 0
+    USER_MANAGED = 2
+
+
+ENUMS = (DataType, TensorIOMode, ExecutionContextAllocationStrategy)
+
+
 class Severity(enum.IntEnum):
     INTERNAL_ERROR = 0
     ERROR = 1
@@ -504,10 +512,11 @@ class IExecutionContext:
 
 
 class ICudaEngine:
-    def __init__(self, gpu: Gpu, runtime: "Runtime", model: bytes) -> None:
+    def __init__(self, gpu: Gpu, runtime: "Runtime", plan: bytes) -> None:
         import onnxruntime
 
         self.gpu, self.runtime, self.device, self.activations = gpu, runtime, gpu.current, 1 << 20
+        self.without_memory, model = plan.startswith(PLAN_WITHOUT_MEMORY), plan[len(PLAN) :]
         session = self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         self.specs: dict[str, Any] = {}
         for mode, nodes in (("INPUT", session.get_inputs()), ("OUTPUT", session.get_outputs())):
@@ -541,7 +550,14 @@ class ICudaEngine:
     def get_tensor_shape(self, name: str) -> list[int]:
         return list(self.specs[name].array.shape)
 
-    def create_execution_context(self) -> IExecutionContext | None:
+    def create_execution_context(
+        self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
+    ) -> IExecutionContext | None:
+        if self.without_memory and strategy is not ExecutionContextAllocationStrategy.USER_MANAGED:
+            self.say(
+                "Error Code 3: API Usage Error (Engine was built with BuilderFlag::kREQUIRE_USER_ALLOCATION)"
+            )
+            return None
         with self.gpu.lock:
             if self.gpu.current != self.device:
                 self.gpu.violations.append("context made while another device was current")
@@ -573,10 +589,10 @@ class Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         self.gpu.log.append("deserialize")
-        if not serialized_engine.startswith(PLAN):
+        if not serialized_engine.startswith((PLAN, PLAN_WITHOUT_MEMORY)):
             self.logger.log(Severity.ERROR, "IRuntime::x: Error Code 1: Serialization (magicTag differs)")
             return None
-        return ICudaEngine(self.gpu, self, serialized_engine.removeprefix(PLAN))
+        return ICudaEngine(self.gpu, self, serialized_engine)
 
 
 def nptype(trt_type: DataType) -> type:
@@ -587,7 +603,8 @@ def tensorrt_module(gpu: Gpu, name: str, version: str) -> ModuleType:
     """Stands for ``tensorrt`` or ``tensorrt_rtx``."""
     module = ModuleType(name)
     module.__version__ = version  # type: ignore[attr-defined]
-    for thing in (DataType, TensorIOMode, ILogger, IExecutionContext, ICudaEngine, nptype):
+    things = (*ENUMS, ILogger, IExecutionContext, ICudaEngine, nptype)
+    for thing in things:
         setattr(module, thing.__name__, thing)
     module.Runtime = type("Runtime", (Runtime,), {"gpu": gpu})  # type: ignore[attr-defined]
     return module
@@ -597,7 +614,7 @@ def differences(module: str) -> list[str]:
     """What the fakes promise and a real library, ``tensorrt`` or ``tensorrt_rtx``, does not have."""
     real = importlib.import_module(module)
     found = [name for name in vars(tensorrt_module(Gpu(), module, "")) if not hasattr(real, name)]
-    for kind in (DataType, TensorIOMode, Severity):
+    for kind in (*ENUMS, Severity):
         members = (real.ILogger if kind is Severity else real).__dict__[kind.__name__].__members__
         found += [f"{kind.__name__}.{m.name}" for m in kind if int(members.get(m.name, -1)) != m.value]
     found += [

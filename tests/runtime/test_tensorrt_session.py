@@ -806,6 +806,19 @@ def test_what_the_library_does_not_load(gpu: Gpu, tmp_path: Path) -> None:
     )
 
 
+def test_an_engine_that_brings_no_memory_for_its_contexts(gpu: Gpu, path: Path) -> None:
+    plan = fake_gpu.PLAN_WITHOUT_MEMORY + path.read_bytes().removeprefix(fake_gpu.PLAN)
+    before = sha256(path)
+    path.write_bytes(plan)
+    manifest_path(path).write_text(manifest_path(path).read_text().replace(before, sha256(path)))
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"{path}: failed on the GPU (gave no execution context (API Usage Error (Engine was built with "
+        "BuilderFlag::kREQUIRE_USER_ALLOCATION))); see gocor doctor"
+    )
+
+
 def test_an_engine_that_is_not_what_its_manifest_says(gpu: Gpu, tmp_path: Path) -> None:
     taller = metadata(height=48)
     path = save_engine(tmp_path / "toy.engine", metadata=taller, inputs=taller.inputs)
