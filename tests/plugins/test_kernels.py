@@ -196,6 +196,14 @@ def test_sanitizer_finds_nothing(flags: tuple[str, ...], tmp_path: Path) -> None
     assert (result.returncode, result.stdout) == (0, "ok\n"), result.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [ADDRESS, THREAD], ids=["address and undefined behaviour", "thread"])
+def test_sanitizer_finds_nothing_at_any_radius(flags: tuple[str, ...], tmp_path: Path) -> None:
+    sources = [HARNESS / "sanitize.cpp"]
+    result = run_sanitized(compile_host(tmp_path / "sanitize", sources, (*flags, radii(*range(1, 9)))))
+    assert (result.returncode, result.stdout) == (0, "ok\n"), result.stderr
+
+
 class Plant(NamedTuple):
     """A mistake put into a copy of the sources, how it is compiled, and what finds it."""
 

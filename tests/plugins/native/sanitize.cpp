@@ -20,8 +20,8 @@ struct Shape {
     int batch, channels, height, width;
 };
 
-// A tile and its border, whole tiles, rows whose width is a multiple of 4, 8 or neither, several chunks.
-constexpr Shape SHAPES[] = {{1, 3, 4, 19}, {1, 17, 3, 16}, {1, 2, 3, 36}};
+// A tile and its border, whole tiles, rows whose width is a multiple of 4, 8 or neither, several chunks and images.
+constexpr Shape SHAPES[] = {{1, 3, 4, 19}, {2, 17, 3, 16}, {1, 2, 3, 36}};
 
 // An array on the heap, aligned like a tensor or, with an offset of one element, not at all.
 class Array {
