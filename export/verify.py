@@ -14,8 +14,9 @@ from gocor.core.errors import ConfigError, ModelError
 from gocor.core.files import sha256
 from gocor.export.checkpoint import load_network, weights_sha256
 from gocor.export.networks import Network, create_network
+from gocor.export.oracle import load_oracle
 from gocor.export.polygraphy_runners import PYTORCH, Arrays, compare_elements, run_all
-from gocor.runtime.compare import TOLERANCES, Comparison, Tolerance, compare_flows, compare_scores
+from gocor.runtime.compare import Comparison, Tolerance, compare_flows, compare_scores, tolerance_for
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.images import check_same_size, pad_pair
 from gocor.runtime.manifest import EngineManifest
@@ -113,6 +114,7 @@ class VerifyReport:
         machine: where this was, with the versions of what did the work.
         onnx: path of the ONNX model that an engine was built from; None for an ONNX model.
         stages: the steps on the way to an engine, PyTorch to ONNX Runtime and ONNX Runtime to the engine.
+        oracle: the model ran as its oracle, with every rounding to its precision written out.
     """
 
     passed: bool
@@ -129,6 +131,7 @@ class VerifyReport:
     machine: Machine
     onnx: Path | None = None
     stages: tuple[Stage, ...] = ()
+    oracle: bool = False
 
 
 def verify(
@@ -138,6 +141,7 @@ def verify(
     provider: str | None = None,
     *,
     onnx: str | Path | None = None,
+    oracle: bool = False,
     threads: int | None = None,
     pad: bool = False,
     tolerance: float | None = None,
@@ -147,7 +151,8 @@ def verify(
 
     PyTorch runs the official pipeline at the model's size. Pairs of another size are resized to it by the
     network's own rule before, for both alike. An engine is also compared with the ONNX model that it was
-    built from, in ONNX Runtime on the CPU, and that with PyTorch.
+    built from (with that model's oracle if it is in low precision), in ONNX Runtime on the CPU, and that with
+    PyTorch.
 
     Args:
         model: that ``gocor export`` made, or the engine that ``gocor build`` made of one.
@@ -156,10 +161,11 @@ def verify(
             pair, for every place of the model's batch another one, when None.
         provider: ``cpu``, ``cuda`` or ``tensorrt``, for an ONNX model; ``cpu`` when None.
         onnx: that the engine was built from; the file of that name beside the engine when None.
+        oracle: run the model's oracle, which rounds to its low precision on any CPU as a GPU does.
         threads: of the model on the CPU; one for each physical core when None.
         pad: pad two images of different sizes with black instead of refusing them.
         tolerance: AEPE allowed for the final flow, px; the other limits grow with it. That of
-            ``TOLERANCES`` for the network's family when None.
+            ``tolerance_for`` the network's family and the model's precision when None.
         progress: told about every pair.
 
     Returns:
@@ -167,17 +173,19 @@ def verify(
 
     Raises:
         ModelError: the model was not made from these weights, or from other iterations, or cannot be loaded.
-        ConfigError: there are no pairs, the tolerance is none, or ``onnx`` is given for a model.
+        ConfigError: there are no pairs, the tolerance is none, ``onnx`` is given for a model, or ``oracle``
+            for what has none.
         ShapeError: images in memory are not uint8 RGB.
         GocorError: what ``load``, ``load_network`` and reading images say.
     """
     with contextlib.ExitStack() as loaded:
-        estimator = loaded.enter_context(load(model, provider, threads))
+        estimator = loaded.enter_context(_open(model, provider, threads, oracle))
         estimators = {MODEL: estimator}
         if (built_from := _model_of(estimator, onnx)) is not None:
-            estimators[ONNX_RUNTIME] = loaded.enter_context(load(built_from, threads=threads))
+            rounds = estimator.metadata.precision != "fp32"
+            estimators[ONNX_RUNTIME] = loaded.enter_context(_open(built_from, "cpu", threads, oracle=rounds))
         described = estimator.metadata
-        allowed = TOLERANCES[described.spec.family]
+        allowed = tolerance_for(described.spec.family, described.precision)
         if tolerance is not None:
             allowed = allowed.scaled_to(tolerance)
         network = _network_of(estimator, checkpoint)
@@ -190,7 +198,25 @@ def verify(
     if not results:
         raise ConfigError("pairs", "there are none", "at least one pair of images")
     stages = {name: Stage.of(name, [pair[name] for pair in results]) for name in results[0]}
-    return _report(estimator, network, allowed, stages.pop(_WHOLE), tuple(stages.values()), built_from)
+    report = _report(estimator, network, allowed, stages.pop(_WHOLE), tuple(stages.values()), built_from)
+    return dataclasses.replace(report, oracle=oracle)
+
+
+def _open(
+    model: str | Path, provider: str | None, threads: int | None, oracle: bool
+) -> contextlib.AbstractContextManager[FlowEstimator]:
+    """The model, or its oracle."""
+    if oracle:
+        if Path(model).suffix in ENGINE_SUFFIXES:
+            raise ConfigError("--oracle", f"is for models, and {model} is an engine", "leave it out")
+        if provider not in (None, "cpu"):
+            raise ConfigError("--oracle", f"runs on the CPU, not on {provider!r}", "leave one of them out")
+        return load_oracle(model, threads)
+    estimator = load(model, provider, threads)
+    if estimator.provider == "cpu" and estimator.metadata.precision != "fp32":
+        text = "%s: ONNX Runtime computes %s in fp32 on the CPU; --oracle rounds as a GPU does"
+        logger.info(text, estimator.path.name, estimator.metadata.precision)
+    return estimator
 
 
 def _model_of(estimator: FlowEstimator, given: str | Path | None) -> Path | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gocor.core.errors import ConfigError, ShapeError
+from gocor.runtime.metadata import Precision
 from gocor.runtime.metrics import FlowError, end_point_error
 from gocor.runtime.spec import Family
 
@@ -20,11 +21,13 @@ class Tolerance:
         relative_l2: of every output, ``|model - truth| / |truth|``.
         noise: px; a flow that is no farther off on average may have any relative error, for then it is next
             to zero itself: rounding in float32 alone comes to 1e-5 px.
+        p99: 99th percentile of the final flow's errors, px; None for any.
     """
 
     aepe: float
     relative_l2: float
     noise: float = 1e-4
+    p99: float | None = None
 
     def scaled_to(self, aepe: float) -> "Tolerance":
         """Allows ``aepe`` px, and everywhere else as many times more or less.
@@ -34,7 +37,9 @@ class Tolerance:
         """
         if not 0 < aepe < math.inf:
             raise ConfigError("--tolerance", f"is {aepe}", "pixels above 0, such as 0.005")
-        return Tolerance(aepe, self.relative_l2 * aepe / self.aepe, self.noise)
+        times = aepe / self.aepe
+        p99 = None if self.p99 is None else self.p99 * times
+        return Tolerance(aepe, self.relative_l2 * times, self.noise, p99)
 
 
 # For float32. Rounding alone was seen to come to 3e-6 px in PWC-Net-GOCor and 3e-4 px in GLU-Net-GOCor, whose
@@ -43,6 +48,24 @@ TOLERANCES: dict[Family, Tolerance] = {
     "pwcnet": Tolerance(aepe=0.005, relative_l2=2e-4),
     "glunet": Tolerance(aepe=0.02, relative_l2=1e-3),
 }
+# Each rounding to FP16 is 8,000 times as coarse. With the oracle the trained demo of PWC-Net-GOCor was off by
+# 0.007 to 0.015 px on average, 0.035 to 0.13 at 99 %; GLU-Net, known with random weights alone, by 0.01 px.
+_FP16: dict[Family, Tolerance] = {
+    "pwcnet": Tolerance(aepe=0.02, relative_l2=0.01, p99=0.2),
+    "glunet": Tolerance(aepe=0.05, relative_l2=0.01, p99=0.5),
+}
+_BF16_TO_FP16 = 8  # the ratio of their roundings; the same demo was off by 0.025 to 0.084 px
+
+
+def tolerance_for(family: Family, precision: Precision) -> Tolerance:
+    """What a model of this family and precision is allowed.
+
+    A network that is untrained, or lost in an image pair, amplifies roundings and may be outside of it.
+    """
+    if precision == "fp32":
+        return TOLERANCES[family]
+    allowed = _FP16[family]
+    return allowed if precision == "fp16" else allowed.scaled_to(allowed.aepe * _BF16_TO_FP16)
 
 
 @dataclass(frozen=True)
@@ -134,6 +157,8 @@ def compare_flows(
     reasons = []
     if final and error.aepe > tolerance.aepe:
         reasons.append(f"AEPE {error.aepe:.3g} px, {tolerance.aepe:.3g} allowed")
+    if final and tolerance.p99 is not None and error.p99 > tolerance.p99:
+        reasons.append(f"99 % within {error.p99:.3g} px, {tolerance.p99:.3g} allowed")
     if error.relative_l2 > tolerance.relative_l2 and error.aepe > tolerance.noise:
         reasons.append(f"relative L2 {error.relative_l2:.2g}, {tolerance.relative_l2:.2g} allowed")
     relative = error.relative_l2 if math.isfinite(error.relative_l2) else None

@@ -83,6 +83,9 @@ def open_session(path: Path, provider: str, threads: int | None = None) -> "onnx
             str(path), _options(ort, provider, threads), providers=wanted, enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common base
+        if "bfloat16" in str(error):
+            hint = f"build an engine: gocor build {path}; or export with --precision fp16"
+            raise ModelError(path, "computes in bf16, which ONNX Runtime does not", hint) from error
         raise ModelError(
             path, f"cannot be loaded by ONNX Runtime ({_reason(error)})", "give a model made by gocor export"
         ) from error

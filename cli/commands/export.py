@@ -17,6 +17,7 @@ EPILOG = examples(
     "gocor export their.pth -o model.onnx --size 384x512",
     "gocor export their.pth -o model.onnx --size 384x512 --iterations 5 --batch 4",
     "gocor export their.pth -o network.onnx --size 384x512 --io tensors",
+    "gocor export their.pth -o model.fp16.onnx --size 384x512 --precision fp16",
 )
 
 
@@ -34,6 +35,13 @@ def export(
         str,
         typer.Option(help="images: uint8 in, flow in pixels out. tensors: preprocessed in, all flows out."),
     ] = "images",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, fp16 or bf16: of convolutions and, in fp16, correlations; flows stay in fp32. "
+            "bf16 is for engines alone."
+        ),
+    ] = "fp32",
     network: Annotated[
         str | None, typer.Option(help="PWCNet, PWCNet_GOCor, …; recognised from the checkpoint if not given.")
     ] = None,
@@ -52,7 +60,10 @@ def export(
         network=network,
     )  # fmt: skip
     with progress(f"export {module.spec.name}") as show:
-        report = export_onnx(module, output, height=height, width=width, batch=batch, io=io, progress=show)  # type: ignore[arg-type]
+        report = export_onnx(
+            module, output, height=height, width=width, batch=batch,
+            io=io, precision=precision, progress=show,  # type: ignore[arg-type]
+        )  # fmt: skip
     stdout.print(facts_table(_facts(report)))
 
 
@@ -75,6 +86,7 @@ def _facts(report: "ExportReport") -> dict[str, object]:
         "iterations": console.iterations(metadata.global_iterations, metadata.local_iterations),
         "inputs": "\n".join(map(str, metadata.inputs)),
         "outputs": ", ".join(metadata.output_names),
+        "precision": metadata.precision + (f", {report.casts.total} casts" if report.casts.total else ""),
         "size": f"{report.bytes / 1e6:.1f} MB, {report.nodes:,} nodes",
         "time": f"{report.seconds:.1f} s",
     }

@@ -30,6 +30,7 @@ def test_the_summary_says_what_was_written(exported) -> None:
     assert facts["iterations"] == "local 1"
     assert facts["inputs"] == "reference uint8 (1, 64, 64, 3)"
     assert facts["outputs"] == "flow"
+    assert facts["precision"] == "fp32"
     assert facts["size"].startswith(f"{exported.model.stat().st_size / 1e6:.1f} MB, ")
 
 
@@ -65,10 +66,13 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invo
             "tensors",
             "--network",
             "GLUNet_GOCor",
+            "--precision",
+            "fp16",
         ),
     )
     assert (code, err) == (2, "error: here: is far enough\n")
     assert calls["load"] == (
         Path("their.pth"), 4, {"global_iterations": 5, "local_iterations": 6, "network": "GLUNet_GOCor"},
     )  # fmt: skip
-    assert calls["export"] == (Path("m.onnx"), {"height": 256, "width": 320, "batch": 2, "io": "tensors"})
+    options = {"height": 256, "width": 320, "batch": 2, "io": "tensors", "precision": "fp16"}
+    assert calls["export"] == (Path("m.onnx"), options)

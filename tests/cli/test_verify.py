@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ def test_a_model_is_its_checkpoint(exported: Any, invoke: Invoke, tmp_path: Path
     assert (code, err) == (0, f"written: {report}\n")
     assert "PASSED on 1 pair; allowed are AEPE 0.005 px" in out
     assert "local 1" in out
+    assert re.search(r"^precision +fp32 *$", out, re.MULTILINE)
     written = json.loads(report.read_text())
     assert written["passed"] is True
     assert written["provider"] == "cpu"
@@ -76,6 +78,7 @@ def test_pairs_of_a_table_and_of_two_folders(exported: Any, invoke: Invoke, tmp_
     ("options", "text"),
     [
         (["--tolerance", "0"], "--tolerance: is 0.0; pixels above 0, such as 0.005"),
+        (["--oracle"], "--oracle: is for fp16 and bf16, and "),
         (["--tolerance", "nan"], "--tolerance: is nan; "),
         (["--provider", "abacus"], "provider: unknown name 'abacus'; one of cpu, cuda, tensorrt"),
         (["--pairs", "absent.csv"], "absent.csv: cannot be read (No such file or directory)"),
@@ -102,3 +105,23 @@ def test_bad_files_are_one_line(exported: Any, invoke: Invoke, tmp_path: Path) -
         assert (code, out) == (2, "")
         assert text in err
         assert len(err.splitlines()) == 1
+
+
+def test_low_precision_on_a_cpu_and_as_an_oracle(exported: Any, invoke: Invoke, tmp_path: Path) -> None:
+    model = tmp_path / "low.onnx"
+    options = ("--size", "64x64", "--iterations", "1", "--precision", "fp16")
+    code, out, _ = invoke("export", exported.checkpoint, "-o", model, *options)
+    assert code == 0
+    assert re.search(r"^precision +fp16, 59 casts *$", out, re.MULTILINE)
+    assert re.search(r"^precision +fp16 *$", invoke("inspect", model)[1], re.MULTILINE)
+    # Random weights amplify roundings: what is allowed for trained ones says nothing about them.
+    report = tmp_path / "report.json"
+    code, out, err = invoke("verify", model, exported.checkpoint, "--tolerance", "2", "--json", report)
+    assert code == 0
+    assert re.search(r"^precision +fp16, computed in fp32 *$", out, re.MULTILINE)
+    assert "note: low.onnx: ONNX Runtime computes fp16 in fp32 on the CPU; --oracle rounds as a GPU" in err
+    code, out, err = invoke("verify", model, exported.checkpoint, "--tolerance", "2", "--oracle")
+    assert (code, err) == (0, "")
+    assert "fp16, each operator of the oracle rounds to it" in out
+    assert "allowed are AEPE 2 px of the final flow, 99 % within 20 px and relative L2 1" in out
+    assert json.loads(report.read_text())["metadata"]["precision"] == "fp16"

@@ -179,6 +179,11 @@ def test_progress_names_every_stage_and_the_network_stays_as_it_was(tmp_path: Pa
         ("PWCNet", {"height": 64, "width": -64}, "--size: is 64x-64; height and width from 1"),
         ("PWCNet", {"height": 64, "width": 64, "batch": 0}, "--batch: is 0; at least 1"),
         ("PWCNet", {"height": 64, "width": 64, "io": "files"}, "--io: is 'files'; images or tensors"),
+        (
+            "PWCNet",
+            {"height": 64, "width": 64, "precision": "int8"},
+            "--precision: is 'int8'; one of fp32, fp16",
+        ),
         ("PWCNet", {"height": 100, "width": 64, "io": "tensors"}, "--size: is 100x64; .* multiples of 64"),
         ("GLUNet", {"height": 256, "width": 260, "io": "tensors"}, "--size: is 256x260; .* multiples of 8"),
         ("GLUNet", {"height": 128, "width": 256, "io": "tensors"}, "--size: is 128x256; .* at least 256"),

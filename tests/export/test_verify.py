@@ -258,3 +258,60 @@ def test_a_seeded_network_without_a_checkpoint(exported: Any) -> None:
     network = seeded_network("PWCNet_GOCor", iterations=1)
     report = verify(exported.model, network)
     assert (report.checkpoint, report.checkpoint_sha256) == ("", "")
+
+
+@pytest.fixture(scope="module")
+def low(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A PWC-Net in each low precision."""
+    folder = tmp_path_factory.mktemp("low")
+    for precision in ("fp16", "bf16"):
+        export_onnx(
+            golden_network("PWCNet"), folder / f"{precision}.onnx", height=64, width=128, precision=precision
+        )
+    return {precision: folder / f"{precision}.onnx" for precision in ("fp16", "bf16")}
+
+
+def test_the_oracle_rounds_and_a_cpu_does_not(low: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gocor")
+    network = golden_network("PWCNet")
+    rounded = verify(low["fp16"], network, oracle=True, tolerance=1)
+    assert not caplog.records
+    unrounded = verify(low["fp16"], network, tolerance=1)
+    assert [record.message for record in caplog.records] == [
+        "fp16.onnx: ONNX Runtime computes fp16 in fp32 on the CPU; --oracle rounds as a GPU does"
+    ]
+    assert (rounded.oracle, rounded.model, rounded.provider) == (True, low["fp16"], "cpu")
+    assert rounded.model_sha256 == unrounded.model_sha256
+    assert rounded.passed
+    assert rounded.worst[0].output.aepe > 0
+    assert rounded.worst[0].output.aepe != unrounded.worst[0].output.aepe
+
+
+def test_limits_are_those_of_the_precision(low: dict[str, Path]) -> None:
+    network = golden_network("PWCNet")
+    reports = {precision: verify(path, network, oracle=True) for precision, path in low.items()}
+    assert {precision: report.tolerance.aepe for precision, report in reports.items()} == {
+        "fp16": 0.02, "bf16": 0.16,
+    }  # fmt: skip
+    errors = {precision: report.worst[0].output.aepe for precision, report in reports.items()}
+    assert errors["bf16"] > 3 * errors["fp16"] > 0
+
+
+def test_bf16_is_for_engines(low: dict[str, Path]) -> None:
+    text = (
+        r"bf16\.onnx: computes in bf16, which ONNX Runtime does not; build an engine: gocor build .*or export"
+    )
+    with pytest.raises(ModelError, match=text):
+        verify(low["bf16"], golden_network("PWCNet"))
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "text"),
+    [
+        ("m.engine", None, r"--oracle: is for models, and m\.engine is an engine; leave it out"),
+        ("m.onnx", "cuda", "--oracle: runs on the CPU, not on 'cuda'; leave one of them out"),
+    ],
+)
+def test_what_has_no_oracle(name: str, provider: str | None, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        verify(name, ToyNetwork(), provider=provider, oracle=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gocor.core.errors import ConfigError, ShapeError
-from gocor.runtime.compare import TOLERANCES, Tolerance, compare_flows, compare_scores
+from gocor.runtime.compare import TOLERANCES, Tolerance, compare_flows, compare_scores, tolerance_for
 from gocor.runtime.spec import SPECS
 
 TOLERANCE = Tolerance(aepe=0.01, relative_l2=1e-3, noise=1e-4)
@@ -17,6 +17,26 @@ def flow(height: int = 4, width: int = 6, value: float = 5.0) -> np.ndarray:
 def test_every_family_has_a_tolerance() -> None:
     assert set(TOLERANCES) == {spec.family for spec in SPECS.values()}
     assert {family: limits.aepe for family, limits in TOLERANCES.items()} == {"pwcnet": 0.005, "glunet": 0.02}
+
+
+def test_low_precision_has_tolerances_of_its_own() -> None:
+    for family, limits in TOLERANCES.items():
+        fp16, bf16 = tolerance_for(family, "fp16"), tolerance_for(family, "bf16")
+        assert tolerance_for(family, "fp32") is limits
+        assert (limits.p99, fp16.p99, bf16.p99) == (None, 10 * fp16.aepe, 10 * bf16.aepe)
+        assert limits.aepe < fp16.aepe
+        assert (bf16.aepe, bf16.relative_l2) == (8 * fp16.aepe, 8 * fp16.relative_l2)
+
+
+def test_few_pixels_far_off_are_found_where_a_percentile_counts() -> None:
+    model = flow(100, 100)
+    model[0, 0] += 0.3
+    limits = Tolerance(aepe=0.01, relative_l2=1, p99=0.2)
+    assert compare_flows("flow", model, flow(100, 100), limits).passed
+    model[0, 1, :10] += 0.3
+    assert compare_flows("flow", model, flow(100, 100), limits).reason == "99 % within 0.3 px, 0.2 allowed"
+    assert compare_flows("flow", model, flow(100, 100), limits, final=False).passed
+    assert compare_flows("flow", model, flow(100, 100), limits.scaled_to(0.02)).passed
 
 
 def test_equal_flows_pass() -> None:

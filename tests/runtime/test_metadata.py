@@ -31,6 +31,7 @@ def test_other_properties_do_not_disturb() -> None:
             {"local_iterations": '"3"'},
             "m.onnx: has damaged gocor metadata (local_iterations '3'); export again",
         ),
+        ({"precision": "int4"}, "m.onnx: has damaged gocor metadata (precision 'int4'); export again"),
         ({"operators": "[]"}, "m.onnx: has damaged gocor metadata (operators []); export again"),
     ],
 )
@@ -47,6 +48,13 @@ def test_a_missing_property_is_named() -> None:
     del properties["gocor.batch"]
     with pytest.raises(ModelError, match=r"no gocor\.batch"):
         ModelMetadata.from_properties(properties, "m.onnx")
+
+
+def test_files_that_say_no_precision_are_fp32() -> None:
+    properties = metadata(precision="fp16").to_properties()
+    assert ModelMetadata.from_properties(properties, "m.onnx").precision == "fp16"
+    del properties["gocor.precision"]
+    assert ModelMetadata.from_properties(properties, "m.onnx").precision == "fp32"
 
 
 def test_interface_of_an_images_model() -> None:
