@@ -5,6 +5,7 @@ checked before an engine is deserialised, since a plan is executable code.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gocor.core.errors import GocorError, ModelError
-from gocor.core.files import sha256
 from gocor.runtime.metadata import ModelMetadata, TensorSpec
 from gocor.runtime.report import to_json
 
@@ -110,10 +110,19 @@ class EngineManifest:
 
     def check_file(self) -> None:
         """Raises ModelError unless the engine is, byte for byte, the file that was built."""
-        came = sha256(self.path)
-        if came != self.engine_sha256:
+        self.read_checked()
+
+    def read_checked(self) -> bytes:
+        """The engine, read once: the bytes that are run are the bytes that were checked.
+
+        Raises:
+            ModelError: it is not, byte for byte, the file that was built.
+        """
+        engine = self.path.read_bytes()
+        if (came := hashlib.sha256(engine).hexdigest()) != self.engine_sha256:
             got = f"is not the file that was built (SHA-256 {came[:12]}…, not {self.engine_sha256[:12]}…)"
             raise ModelError(self.path, got, f"copy it again or rebuild it: {self.rebuild}")
+        return engine
 
     def check_runs_on(self, library_version: str, sm: str) -> None:
         """Finds out whether an installed library and a GPU take this engine.

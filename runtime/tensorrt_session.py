@@ -62,11 +62,12 @@ class TensorRTEstimator(FlowEstimator):
         if provider not in (None, manifest.backend):
             got = f"{provider!r} does not run {path}, which is an engine for {manifest.backend}"
             raise ProviderError("provider", got, f"{manifest.backend}, or none")
-        library, self.device = _check_before_loading(manifest)
+        library, self.device, plan = _check_before_loading(manifest)
         self.manifest = manifest
         super().__init__(path, manifest.metadata, manifest.backend, {})
         with self._on_gpu():
-            self._engine = _Engine(library, manifest, cuda_graph)
+            self._engine = _Engine(library, manifest, plan, cuda_graph)
+            del plan  # as large as the engine, which has copied it
             self._lanes = Lanes(self._engine.lane, contexts, path.name)
 
     def on_device(self, reference: Any, query: Any, stream: Any = None, out: Any = None) -> Any:
@@ -178,9 +179,9 @@ class TensorRTEstimator(FlowEstimator):
 class _Engine:
     """A deserialised engine, and what its execution contexts are made with."""
 
-    def __init__(self, library: Any, manifest: EngineManifest, cuda_graph: bool) -> None:
+    def __init__(self, library: Any, manifest: EngineManifest, plan: bytes, cuda_graph: bool) -> None:
         self._library, self._manifest, self._cuda_graph = library, manifest, cuda_graph
-        self._engine = _deserialize(library, manifest)
+        self._engine = _deserialize(library, manifest, plan)
         self._noted = False
         _check_interface(library, self._engine, manifest)
 
@@ -199,25 +200,25 @@ class _Engine:
         self._engine = None
 
 
-def _check_before_loading(manifest: EngineManifest) -> tuple[Any, int]:
-    """The library and the GPU for an engine; nothing of the engine has run when it does not fit them."""
-    manifest.check_file()
+def _check_before_loading(manifest: EngineManifest) -> tuple[Any, int, bytes]:
+    """Library, GPU and bytes of an engine; nothing of the engine has run when these do not fit together."""
+    plan = manifest.read_checked()
     library = import_library(manifest.backend)
     device = cuda.current_device()
     manifest.check_runs_on(library.__version__, cuda.compute_capability(device))
-    return library, device
+    return library, device, plan
 
 
-def _deserialize(library: Any, manifest: EngineManifest) -> Any:
-    """The engine of a file whose manifest was checked."""
+def _deserialize(library: Any, manifest: EngineManifest, plan: bytes) -> Any:
+    """The engine of bytes that were checked."""
     log = library_log(library)
-    log.take_error()
     runtime = library.Runtime(log)
     # A version-compatible engine brings code that runs on the host; its hash says that gocor build wrote it.
     runtime.engine_host_code_allowed = manifest.version_compatible
     if manifest.plugins == "library" and not manifest.version_compatible:  # those bring their plugins along
         _load_plugins(runtime, manifest, log)
-    engine = runtime.deserialize_cuda_engine(manifest.path.read_bytes())
+    log.take_error()  # of somebody else
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         name, reason = LIBRARY_NAMES[manifest.backend], log.take_error() or "it does not say why"
         error = CudaError(name, f"{name} cannot load it: {reason}")
@@ -235,12 +236,16 @@ def _load_plugins(runtime: Any, manifest: EngineManifest, log: Any) -> None:
         raise ModelError(
             manifest.path, f"needs the plugin library that it was built with, not found at {path}", where
         )
+    path, registry = path.resolve(), runtime.get_plugin_registry()
+    log.take_error()  # of somebody else
+    # Between these two somebody may still put another file there: TensorRT loads libraries by path alone. Who
+    # may write to that folder can do anything to this program; the hash is against mistakes.
     if (came := sha256(path)) != manifest.plugin_sha256:
         built = manifest.plugin_sha256[:12]
         got = f"is not the plugin library of {manifest.path} (SHA-256 {came[:12]}…, not {built}…)"
         raise ModelError(path, got, f"{where}, or rebuild the engine")
     try:
-        loaded, reason = runtime.get_plugin_registry().load_library(str(path.resolve())), ""
+        loaded, reason = registry.load_library(str(path)), ""
     except Exception as error:  # what pybind11 makes of C++ exceptions
         loaded, reason = None, " ".join(str(error).split())
     if loaded is None:

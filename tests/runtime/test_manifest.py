@@ -50,6 +50,7 @@ def test_a_manifest_reads_back(built: EngineManifest) -> None:
     assert read == built
     assert read.path == built.path
     read.check_file()
+    assert read.read_checked() == built.path.read_bytes()
 
 
 def test_json_is_plain_to_read(built: EngineManifest) -> None:

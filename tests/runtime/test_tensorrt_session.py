@@ -707,6 +707,19 @@ def test_truncated_and_tampered_engines(gpu: Gpu, path: Path, change: Any) -> No
     assert text.endswith(f"copy it again or rebuild it: gocor build toy.onnx -o {path}")
 
 
+def test_what_is_run_is_what_was_checked(gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_engine(tmp_path / "toy.engine")
+    check_runs_on = EngineManifest.check_runs_on
+
+    def swap(manifest: EngineManifest, *facts: str) -> None:
+        check_runs_on(manifest, *facts)
+        path.write_bytes(b"another file, after the check")
+
+    monkeypatch.setattr(EngineManifest, "check_runs_on", swap)
+    pair = images()
+    np.testing.assert_allclose(load(path)(*pair), expected(*pair), rtol=1e-6)
+
+
 def test_another_version(gpu: Gpu, tmp_path: Path) -> None:
     path = save_engine(tmp_path / "toy.engine", library_version="10.13.3.9")
     assert refusal(gpu, path) == (
