@@ -168,14 +168,9 @@ def _read(path: Path, output: Path) -> Source:
     if count := quantized_nodes(model.graph.node):
         got = f"is already quantised ({count} nodes of 8-bit arithmetic)"
         raise ModelError(path, got, "give the float32 model that it was made from")
-    halves = [
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    ]
-    if halves:
-        got = f"holds weights of 16 bits ({halves[0]} and {len(halves) - 1} more)"
-        raise ModelError(path, got, "give the model in float32, of gocor export --precision fp32")
+    if read.metadata.precision == "bf16":
+        got = "computes in bfloat16, which ONNX Runtime does not run on the CPU"
+        raise ModelError(path, got, "give the model of gocor export --precision fp16 or fp32")
     check_writable(output)
     return Source(path, sha256(path), model, read.metadata)
 

@@ -37,18 +37,19 @@ def quantize(
     """A copy of a model in which the convolutions that are not kept compute with 8-bit numbers.
 
     Args:
-        model: of ``gocor export``, float32.
+        model: of ``gocor export``, in float32 or with float16 features.
         convolutions: of ``select``.
         table: ranges of their inputs.
     """
     import onnx
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    names = [convolution.name for convolution in convolutions if not convolution.kept]
+    chosen = [convolution for convolution in convolutions if not convolution.kept]
+    names = {convolution.name for convolution in chosen}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    quantized = _library(copy, names, table)
-    _restore_others(quantized, model, set(names))
+    quantized = _library(copy, chosen, table)
+    _restore_others(quantized, model, names)
     ONNXModel(quantized).topological_sort()  # the library appends its nodes
     _restore_facts(
         quantized, model, {"method": table.method, "samples": table.samples, "convolutions": len(names)}
@@ -72,18 +73,26 @@ def weight_bytes(model: "onnx.ModelProto") -> int:
     )
 
 
-def _library(model: "onnx.ModelProto", names: list[str], table: RangeTable) -> "onnx.ModelProto":
+def _library(model: "onnx.ModelProto", chosen: Sequence[Convolution], table: RangeTable) -> "onnx.ModelProto":
+    from onnx import helper
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    ranges = {name: (np.float32(r.low), np.float32(r.high)) for name, r in table.ranges.items()}
+    # A scale has the type of what it scales, and the library takes it from the range.
+    types = {t.name: helper.tensor_dtype_to_np_dtype(t.data_type).type for t in model.graph.initializer}
+    ranges = {
+        c.tensor: tuple(
+            types[c.weight](end) for end in (table.ranges[c.tensor].low, table.ranges[c.tensor].high)
+        )
+        for c in chosen
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # which belongs to results
         quantizer = QDQQuantizer(
             model, per_channel=True, reduce_range=False,
             weight_qType=QuantType.QInt8, activation_qType=QuantType.QInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
-            nodes_to_quantize=names, nodes_to_exclude=[], op_types_to_quantize=["Conv"],
+            nodes_to_quantize=[c.name for c in chosen], nodes_to_exclude=[], op_types_to_quantize=["Conv"],
             extra_options=dict(_OPTIONS),
         )  # fmt: skip
         return quantizer.quantize_model()

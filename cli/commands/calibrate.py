@@ -24,7 +24,7 @@ EPILOG = examples(
 
 
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Model of gocor export, in float32.")],
+    model: Annotated[Path, typer.Argument(help="Model of gocor export, in fp32 or fp16.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="8-bit model to write, .onnx.")],
     pairs: Annotated[
         list[Path] | None,
@@ -44,7 +44,7 @@ def calibrate(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Leave these in float32, too: nodes, scopes or parts, as 'decoder 2' or 'conv2_*'.",
+            help="Leave these as they are, too: nodes, scopes or parts, as 'decoder 2' or 'conv2_*'.",
         ),
     ] = None,
     ranges: Annotated[
@@ -56,7 +56,7 @@ def calibrate(
     """Make the 8-bit form of a model.
 
     The convolutions of pyramids, decoders and context networks get 8-bit weights and inputs; correlations,
-    GOCor, warps and what gives the flow stay in float32. Beside the model lies the table of ranges
+    GOCor, warps and what gives the flow stay as they are. Beside the model lies the table of ranges
     (model.int8.onnx.ranges.json), which --ranges takes again.
     """
     from gocor.calibration.calibrate import CalibrationConfig
@@ -110,8 +110,8 @@ def _convolutions(report: "CalibrationReport") -> "Table":
     from rich.table import Table
 
     table = Table(title="convolutions", title_justify="left")
-    for name in ("part", "8-bit", "float32", "why"):
-        table.add_column(name, justify="right" if name in ("8-bit", "float32") else "left")
+    for name in ("part", "8-bit", "kept", "why"):
+        table.add_column(name, justify="right" if name in ("8-bit", "kept") else "left")
     for part in dict.fromkeys(convolution.part for convolution in report.convolutions):
         reasons = Counter(c.kept for c in report.convolutions if c.part == part)
         quantised = reasons.pop("", 0)

@@ -165,16 +165,37 @@ def test_an_8_bit_model_is_refused(made: Any, tmp_path: Path) -> None:
     )
 
 
-def test_a_model_of_16_bits_is_refused(exported: Any, tmp_path: Path) -> None:
+def test_a_bfloat16_model_is_refused(exported: Any, tmp_path: Path) -> None:
     model = onnx.load(exported.model)
-    half = numpy_helper.from_array(np.zeros(3, np.float16), "half")
-    assert half.data_type == TensorProto.FLOAT16
-    model.graph.initializer.append(half)
-    onnx.save(model, tmp_path / "half.onnx")
-    assert refusal(ModelError, tmp_path / "half.onnx", tmp_path / "m.onnx", pairs(2)) == (
-        f"{tmp_path / 'half.onnx'}: holds weights of 16 bits (half and 0 more); give the model in float32, "
-        "of gocor export --precision fp32"
+    next(p for p in model.metadata_props if p.key == "gocor.precision").value = "bf16"
+    onnx.save(model, tmp_path / "b.onnx")
+    assert refusal(ModelError, tmp_path / "b.onnx", tmp_path / "m.onnx", pairs(2)) == (
+        f"{tmp_path / 'b.onnx'}: computes in bfloat16, which ONNX Runtime does not run on the CPU; give the "
+        "model of gocor export --precision fp16 or fp32"
     )
+
+
+def test_a_float16_model_keeps_what_is_not_in_8_bits_in_float16(made: Any, tmp_path: Path) -> None:
+    half, output = tmp_path / "half.onnx", tmp_path / "m.onnx"
+    network = seeded_network("PWCNet_GOCor", iterations=1)
+    export_onnx(network, half, height=64, width=64, precision="fp16")
+    report = calibrate(half, output, pairs(10))
+    assert [c.name for c in report.convolutions if not c.kept] == [
+        c.name for c in made.convolutions if not c.kept
+    ]
+    for name, entry in report.ranges.ranges.items():
+        assert entry.maximum == pytest.approx(made.ranges.ranges[name].maximum, rel=0.05, abs=1e-3)
+    model = onnx.load(output)
+    onnx.checker.check_model(model, full_check=True)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    scales = {types[node.input[1]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert scales == {TensorProto.FLOAT16}
+    assert report.drift is not None
+    assert 0 < report.drift.aepe < 3 * made.drift.aepe
+    outcome = build_with_rtx(output)
+    # ONNX wants float16 scales for float16 values; the library says that it widens them.
+    assert all(text.endswith(" scales to fp32.") for text in outcome["warnings"])
+    assert outcome["layers"]["quantize int8"] >= 48
 
 
 def test_what_is_no_model_to_quantise_is_refused(exported: Any, tmp_path: Path) -> None:
