@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,9 @@ Backend = Literal["tensorrt", "tensorrt-rtx"]
 PluginForm = Literal["quick", "library", "none"]
 LIBRARY_NAMES: dict[Backend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 FORMAT = 1  # raised when an older reader would misread a manifest
-OLDEST_COMPATIBLE_SM = 80  # engines built for hardware compatibility run from Ampere on
+OLDEST_COMPATIBLE_SM = 80  # engines built for hardware compatibility run from Ampere on, as do our plugins
+RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")  # of TensorRT-RTX 1.7
+PLUGIN_LIBRARY = "libgocor_plugins.so"  # beside the engines that need it
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,12 @@ class EngineManifest:
         """
         if not self._takes_version(library_version):
             got = f"was built with {self.library}; {library_version} is installed"
-            raise ModelError(self.path, got, f"rebuild it with that: {self.rebuild}")
+            raise ModelError(self.path, got, f"rebuild it with that: {self.rebuild_for(sm)}")
         if sm not in self.targets and not (self.hardware_compatible and _number(sm) >= OLDEST_COMPATIBLE_SM):
-            got = f"was built for {self.target}; this GPU is {sm}"
-            raise ModelError(self.path, got, f"rebuild it for this GPU: {self.rebuild}")
+            got, what = f"was built for {self.target}; this GPU is {sm}", "rebuild it for this GPU"
+            if self._backend_for(sm) != self.backend:
+                got, what = f"{got}, for which {LIBRARY_NAMES[self.backend]} does not build", "use TensorRT"
+            raise ModelError(self.path, got, f"{what}: {self.rebuild_for(sm)}")
 
     @property
     def target(self) -> str:
@@ -150,9 +155,39 @@ class EngineManifest:
 
     @property
     def rebuild(self) -> str:
-        """The command that builds the engine again, without its options."""
-        backend = " --backend tensorrt-rtx" if self.backend == "tensorrt-rtx" else ""
-        return f"gocor build {self.model} -o {self.path}{backend}"
+        """The command that builds the engine again, of the model beside it."""
+        return self.rebuild_for(self.targets[0])
+
+    def rebuild_for(self, sm: str) -> str:
+        """The command that builds the engine again for a GPU, with all options that the manifest tells of."""
+        command = ["gocor", "build", str(self.path.parent / self.model), "-o", str(self.path)]
+        backend = self._backend_for(sm)
+        if self.backend == "tensorrt-rtx":
+            command += ["--backend", backend]
+        options = self._rtx_options(sm) if backend == "tensorrt-rtx" else self._tensorrt_options(sm)
+        return shlex.join(command + options + (["--tf32"] if self.tf32 else []))
+
+    def _backend_for(self, sm: str) -> Backend:
+        """The engine's own, or the one that builds for every GPU."""
+        return self.backend if sm in (*self.targets, *RTX_TARGETS) else "tensorrt"
+
+    def _rtx_options(self, sm: str) -> list[str]:
+        targets = self.targets if sm in self.targets else (sm,)
+        if set(targets) == {known for known in RTX_TARGETS if _number(known) >= OLDEST_COMPATIBLE_SM}:
+            return []  # its own default
+        return [word for target in targets for word in ("--compute-capability", target)]
+
+    def _tensorrt_options(self, sm: str) -> list[str]:
+        old = _number(sm) < OLDEST_COMPATIBLE_SM
+        without = self.backend == "tensorrt" and self.plugins == "none"
+        options = []
+        if self.metadata.operators and (old or without):
+            options += ["--plugins", "none"]
+        elif self.plugins == "library":
+            options += ["--plugin-library", str(self.path.with_name(PLUGIN_LIBRARY))]
+        if self.hardware_compatible and not old:
+            options.append("--hardware-compatible")
+        return options + (["--version-compatible"] if self.version_compatible else [])
 
     def _takes_version(self, installed: str) -> bool:
         if not self.version_compatible:
@@ -170,7 +205,6 @@ def _fields(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Constructor arguments from JSON values, each checked for its type."""
     fields = {f.name: values[f.name] for f in dataclasses.fields(EngineManifest) if f.name != "path"}
     fields |= {name: tuple(_tensor(value) for value in fields[name]) for name in ("inputs", "outputs")}
-    fields["targets"] = tuple(fields["targets"])
     fields["metadata"] = ModelMetadata.from_properties(fields["metadata"], path)
     for f in dataclasses.fields(EngineManifest):
         if f.type in (str, bool) and not isinstance(fields[f.name], f.type):
@@ -178,13 +212,24 @@ def _fields(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for name, known in (("backend", LIBRARY_NAMES), ("plugins", ("quick", "library", "none"))):
         if fields[name] not in known:
             raise ValueError(f"{name} {fields[name]!r}")
-    if not all(re.fullmatch(r"sm_\d+", str(target)) for target in fields["targets"]):
-        raise ValueError(f"targets {fields['targets']}")
-    return fields
+    if fields["inputs"] != fields["metadata"].inputs:
+        raise ValueError(f"inputs {'; '.join(map(str, fields['inputs']))} are not those of its metadata")
+    return fields | {"targets": _targets(fields["targets"])}
+
+
+def _targets(values: Any) -> tuple[str, ...]:
+    known = isinstance(values, list) and all(re.fullmatch(r"sm_\d+", str(value)) for value in values)
+    if not known or not values:
+        raise ValueError(f"targets {values!r}")
+    return tuple(values)
 
 
 def _tensor(values: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(str(values["name"]), str(values["dtype"]), tuple(values["shape"]))
+    name, dtype, shape = values["name"], values["dtype"], values["shape"]
+    sizes = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+    if not sizes or not isinstance(name, str) or not isinstance(dtype, str):
+        raise ValueError(f"tensor {name!r} {dtype!r} {shape!r}")
+    return TensorSpec(name, dtype, tuple(shape))
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:

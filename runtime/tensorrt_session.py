@@ -14,14 +14,13 @@ from gocor.core.files import sha256
 from gocor.runtime import cuda
 from gocor.runtime.cuda import CudaError
 from gocor.runtime.device_array import BorrowedTensor, DeviceArray, borrow
-from gocor.runtime.manifest import LIBRARY_NAMES, EngineManifest
+from gocor.runtime.manifest import LIBRARY_NAMES, PLUGIN_LIBRARY, EngineManifest
 from gocor.runtime.metadata import TensorSpec
 from gocor.runtime.session import FlowEstimator
 from gocor.runtime.tensorrt_execution import ClosedError, Lane, Lanes
 from gocor.runtime.tensorrt_library import import_library, library_log
 
 CONTEXTS = 4  # calls at a time, by default
-PLUGIN_LIBRARY = "libgocor_plugins.so"
 PLUGIN_VARIABLE = "GOCOR_PLUGIN_LIBRARY"
 
 logger = logging.getLogger("gocor")

@@ -105,7 +105,7 @@ def test_verify_needs_the_model_of_the_engine(
     code, _, err = invoke("verify", engine, exported.checkpoint, "--onnx", moved)
     assert code == 2
     assert err.startswith(f"error: {moved}: is not the model that {engine} was built from (SHA-256 ")
-    assert f"give that with --onnx, or rebuild the engine: gocor build model.onnx -o {engine}" in err
+    assert f"give that with --onnx, or rebuild the engine: gocor build {model} -o {engine}" in err
     code, _, err = invoke("verify", engine, exported.checkpoint, "--onnx", tmp_path / "absent.onnx")
     assert (code, err.count("no such file")) == (2, 1)
     code, _, err = invoke("verify", exported.model, exported.checkpoint, "--onnx", moved)

@@ -110,7 +110,8 @@ def test_what_the_real_library_says_becomes_one_line(model: Path, monkeypatch: p
     with pytest.raises(ModelError) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: TensorRT-RTX cannot load it: ")
-    assert str(caught.value).endswith(f"; rebuild it: gocor build m.onnx -o {path} --backend tensorrt-rtx")
+    command = f"gocor build {model} -o {path} --backend tensorrt-rtx --compute-capability sm_89"
+    assert str(caught.value).endswith(f"; rebuild it: {command}")
     assert "driver version is insufficient" in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -1,13 +1,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_models import METADATA
 
 from gocor.core.errors import ModelError
 from gocor.core.files import sha256, write_text
-from gocor.runtime.manifest import EngineManifest, manifest_path
+from gocor.runtime.manifest import RTX_TARGETS, EngineManifest, manifest_path
 from gocor.runtime.metadata import TensorSpec
 
 MANIFEST = EngineManifest(
@@ -99,9 +100,26 @@ def test_an_unreadable_manifest(tmp_path: Path) -> None:
         ({"plugins": "many"}, "is a damaged engine manifest (plugins 'many')"),
         ({"tf32": "no"}, "is a damaged engine manifest (tf32 'no')"),
         ({"model_sha256": None}, "is a damaged engine manifest (model_sha256 None)"),
-        ({"targets": ["H100"]}, "is a damaged engine manifest (targets ('H100',))"),
-        ({"targets": 90}, "is a damaged engine manifest ('int' object is not iterable)"),
+        ({"targets": ["H100"]}, "is a damaged engine manifest (targets ['H100'])"),
+        ({"targets": 90}, "is a damaged engine manifest (targets 90)"),
+        ({"targets": []}, "is a damaged engine manifest (targets [])"),
         ({"inputs": [{"name": "x"}]}, "is a damaged engine manifest (no 'dtype')"),
+        *(
+            (
+                {"outputs": [{"name": "flow", "dtype": "float32", "shape": shape}]},
+                f"is a damaged engine manifest (tensor 'flow' 'float32' {shape!r})",
+            )
+            for shape in ("abc", [1, "2"], [1, 0], [1, -1], [True], 3, None)
+        ),
+        (
+            {"outputs": [{"name": 1, "dtype": "float32", "shape": [1]}]},
+            "is a damaged engine manifest (tensor 1 'float32' [1])",
+        ),
+        (
+            {"metadata": dataclasses.replace(METADATA, height=64).to_properties()},
+            "is a damaged engine manifest (inputs reference uint8 (1, 32, 64, 3); query uint8 (1, 32, 64, 3) "
+            "are not those of its metadata)",
+        ),
         ({"metadata": {}}, "is a damaged engine manifest (model.engine.json: was not made by gocor"),
     ],
 )
@@ -167,8 +185,76 @@ def test_another_gpu_is_refused() -> None:
 
 def test_the_advice_names_the_backend() -> None:
     manifest = dataclasses.replace(MANIFEST, backend="tensorrt-rtx", library_version="1.7.1.116")
-    with pytest.raises(ModelError, match=r"built with TensorRT-RTX 1\.7\.1\.116; .* --backend tensorrt-rtx$"):
+    with pytest.raises(ModelError, match=r"built with TensorRT-RTX 1\.7\.1\.116; .* --backend tensorrt-rtx "):
         manifest.check_runs_on("1.6.0.1", "sm_90")
+
+
+NO_OPERATORS = dataclasses.replace(METADATA, operators={})
+RTX = dataclasses.replace(
+    MANIFEST,
+    backend="tensorrt-rtx",
+    library_version="1.7.1.116",
+    plugins="none",
+    targets=("sm_89",),
+    gpu="",
+)
+BUILD = "gocor build model.onnx -o model.engine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sm", "command"),
+    [
+        ({}, "sm_89", BUILD),
+        ({"plugins": "none"}, "sm_89", f"{BUILD} --plugins none"),
+        ({"plugins": "none", "metadata": NO_OPERATORS}, "sm_89", BUILD),
+        ({"plugins": "library"}, "sm_89", f"{BUILD} --plugin-library libgocor_plugins.so"),
+        (
+            {"version_compatible": True, "hardware_compatible": True, "tf32": True},
+            "sm_89",
+            f"{BUILD} --hardware-compatible --version-compatible --tf32",
+        ),
+        ({"hardware_compatible": True}, "sm_75", f"{BUILD} --plugins none"),
+        ({"plugins": "library"}, "sm_75", f"{BUILD} --plugins none"),
+        (
+            {"path": Path("my engines/a.engine"), "model": "m;l.onnx"},
+            "sm_89",
+            "gocor build 'my engines/m;l.onnx' -o 'my engines/a.engine'",
+        ),
+    ],
+)
+def test_the_command_keeps_what_the_manifest_knows(changes: dict[str, Any], sm: str, command: str) -> None:
+    assert dataclasses.replace(MANIFEST, **changes).rebuild_for(sm) == command
+
+
+@pytest.mark.parametrize(
+    ("targets", "sm", "options"),
+    [
+        (("sm_89",), "sm_89", " --compute-capability sm_89"),
+        (("sm_89",), "sm_120", " --compute-capability sm_120"),
+        (("sm_89", "sm_120"), "sm_120", " --compute-capability sm_89 --compute-capability sm_120"),
+        (RTX_TARGETS[1:], "sm_120", ""),
+        (RTX_TARGETS[1:], "sm_75", " --compute-capability sm_75"),
+    ],
+)
+def test_the_command_for_rtx_names_the_gpu(targets: tuple[str, ...], sm: str, options: str) -> None:
+    manifest = dataclasses.replace(RTX, targets=targets, tf32=True)
+    assert manifest.rebuild_for(sm) == f"{BUILD} --backend tensorrt-rtx{options} --tf32"
+
+
+def test_a_gpu_that_rtx_does_not_build_for_takes_an_engine_of_tensorrt() -> None:
+    with pytest.raises(ModelError) as caught:
+        RTX.check_runs_on("1.7.1.116", "sm_90")
+    assert str(caught.value) == (
+        "model.engine: was built for sm_89; this GPU is sm_90, for which TensorRT-RTX does not build; use "
+        f"TensorRT: {BUILD} --backend tensorrt"
+    )
+    assert RTX.rebuild_for("sm_70") == f"{BUILD} --backend tensorrt --plugins none"
+
+
+def test_the_targets_of_rtx_are_those_of_the_library() -> None:
+    rtx = pytest.importorskip("tensorrt_rtx", reason='pip install "gocor-deploy[rtx]"')
+    members = [name for name in rtx.ComputeCapability.__members__ if name.startswith("SM")]
+    assert [f"sm_{name[2:]}" for name in members] == list(RTX_TARGETS)
 
 
 @pytest.mark.parametrize(

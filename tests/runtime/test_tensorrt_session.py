@@ -646,6 +646,15 @@ def test_a_failing_network_is_one_line(gpu: Gpu, path: Path) -> None:
     estimator(*images())
 
 
+def test_a_failing_network_is_not_blamed_on_an_older_error(gpu: Gpu, path: Path) -> None:
+    estimator = TensorRTEstimator(path, cuda_graph=False)
+    tensorrt = sys.modules["tensorrt"]
+    library_log(tensorrt).log(tensorrt.ILogger.ERROR, "Error Code 2: of another engine")  # type: ignore[attr-defined]
+    gpu.enqueues = False
+    with pytest.raises(ModelError, match=r"did not start the network \(Cuda Runtime \(an illegal memory"):
+        estimator(*images())
+
+
 def test_too_little_memory_when_loading(gpu: Gpu, path: Path) -> None:
     hint = "end other programs on the GPU, or load fewer engines or contexts"
     for free, reason in (
@@ -704,7 +713,7 @@ def test_truncated_and_tampered_engines(gpu: Gpu, path: Path, change: Any) -> No
     path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
     text = refusal(gpu, path)
     assert text.startswith(f"{path}: is not the file that was built (SHA-256 ")
-    assert text.endswith(f"copy it again or rebuild it: gocor build toy.onnx -o {path}")
+    assert text.endswith(f"copy it again or rebuild it: gocor build {path.parent}/toy.onnx -o {path}")
 
 
 def test_what_is_run_is_what_was_checked(gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -724,7 +733,7 @@ def test_another_version(gpu: Gpu, tmp_path: Path) -> None:
     path = save_engine(tmp_path / "toy.engine", library_version="10.13.3.9")
     assert refusal(gpu, path) == (
         f"{path}: was built with TensorRT 10.13.3.9; 11.4.0.106 is installed; "
-        f"rebuild it with that: gocor build toy.onnx -o {path}"
+        f"rebuild it with that: gocor build {path.parent}/toy.onnx -o {path}"
     )
 
 
@@ -732,7 +741,7 @@ def test_another_gpu(gpu: Gpu, tmp_path: Path) -> None:
     path = save_engine(tmp_path / "toy.engine", targets=("sm_89",), gpu="NVIDIA L4")
     assert refusal(gpu, path) == (
         f"{path}: was built for sm_89 (NVIDIA L4); this GPU is sm_90; "
-        f"rebuild it for this GPU: gocor build toy.onnx -o {path}"
+        f"rebuild it for this GPU: gocor build {path.parent}/toy.onnx -o {path}"
     )
 
 
@@ -815,7 +824,7 @@ def test_what_the_library_does_not_load(gpu: Gpu, tmp_path: Path) -> None:
         load(path)
     assert str(caught.value) == (
         f"{path}: TensorRT cannot load it: Serialization (magicTag differs); "
-        f"rebuild it: gocor build toy.onnx -o {path}"
+        f"rebuild it: gocor build {path.parent}/toy.onnx -o {path}"
     )
 
 
@@ -840,7 +849,7 @@ def test_an_engine_that_is_not_what_its_manifest_says(gpu: Gpu, tmp_path: Path) 
     assert str(caught.value) == (
         f"{path}: has inputs query uint8 (1, 32, 64, 3); reference uint8 (1, 32, 64, 3); its manifest says "
         "reference uint8 (1, 48, 64, 3); query uint8 (1, 48, 64, 3); "
-        f"rebuild it: gocor build toy.onnx -o {path}"
+        f"rebuild it: gocor build {path.parent}/toy.onnx -o {path}"
     )
     path = save_engine(tmp_path / "toy.engine", outputs=(taller.flow,))
     with pytest.raises(
