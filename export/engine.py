@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def build_engine(
 
     Raises:
         ModelError: the model is none of ours, or the library refuses it.
-        ConfigError: the library cannot do what is asked for.
+        ConfigError: the library cannot do what is asked for, or one file would be written over another.
         DependencyError: the library or ``onnx`` is not installed, or too old.
         ProviderError: TensorRT finds no GPU.
         OutputError: a file cannot be written.
@@ -79,6 +80,7 @@ def build_engine(
     config.check()
     if path.suffix != ".engine":
         raise ConfigError(path, f"has suffix {path.suffix!r}", "a name that ends in .engine")
+    _check_distinct(Path(model), path, config)
     source = read_source(model)
     library = import_library(config.backend)
     for file in (path, config.inspect, config.timing_cache):
@@ -104,6 +106,25 @@ def build_engine(
 def log_path(engine: str | Path) -> Path:
     """Path of an engine's build log, ``<engine>.log``."""
     return Path(f"{engine}.log")
+
+
+def _check_distinct(model: Path, path: Path, config: EngineConfig) -> None:
+    """Refuses two files of a build that are one; devices such as /dev/null may serve for several."""
+    files = {
+        "the model": model,
+        "the plugin library": config.plugin_library,
+        "the engine": path,
+        "its manifest": manifest_path(path),
+        "its log": log_path(path),
+        "--timing-cache": config.timing_cache,
+        "--inspect": config.inspect,
+    }
+    roles: dict[str, str] = {}
+    for role, file in files.items():
+        if file is None or (os.path.exists(file) and not os.path.isfile(file)):
+            continue
+        if (other := roles.setdefault(os.path.realpath(file), role)) != role:
+            raise ConfigError(file, f"cannot be both {other} and {role}", "a path of its own for each")
 
 
 def _manifest(

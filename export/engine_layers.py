@@ -121,9 +121,16 @@ def _layer(entry: Mapping[str, Any] | str, plugins: Mapping[str, str]) -> Layer:
 
 
 def _plugin(entry: Mapping[str, Any], name: str, plugins: Mapping[str, str]) -> str:
-    """The operator, by the plugin's type or else by the names of the nodes that the layer was made of."""
+    """The operator, by the plugin's type or else by the names of the nodes that the layer was made of.
+
+    Those names alone say little: copies before and after a plugin have its name in theirs, and so has a
+    layer of TensorRT's own that was made of the function body.
+    """
     if (kind := entry.get("PluginType")) in OPERATORS:
         return str(kind)
+    of_plugin = "plugin" in str(entry.get("LayerType", "plugin")).lower()
+    if not of_plugin or name.lower().startswith("reformat"):
+        return ""
     made_of = f"{name} {entry.get('Metadata', '')}"
     names = (plugin for plugin in plugins if re.search(rf"(?<![\w/.]){re.escape(plugin)}(?![\w/.])", made_of))
     return next((plugins[plugin] for plugin in names), "")

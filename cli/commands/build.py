@@ -17,6 +17,7 @@ EPILOG = examples(
     "gocor build model.onnx -o model.engine --workspace 4GiB --timing-cache timing.cache",
     "gocor build model.onnx -o model.engine --backend tensorrt-rtx  # needs no GPU",
 )
+SHOWN = 3  # names of layers
 _IMPLEMENTATIONS = {
     "quick": "in our plugin, whose code is in the engine",
     "library": "in our plugin, of the plugin library",
@@ -122,4 +123,6 @@ def _layer_facts(layers: "EngineLayers") -> dict[str, object]:
 
 
 def _named(names: Sequence[str]) -> str:
-    return f"{len(names)}: {', '.join(names)}" if names else "none"
+    """How many, and the first of them: there may be hundreds."""
+    rest = f" and {len(names) - SHOWN} more; --json has all" if len(names) > SHOWN else ""
+    return f"{len(names)}: {', '.join(names[:SHOWN])}{rest}" if names else "none"

@@ -80,6 +80,23 @@ def test_layers_of_an_engine_are_summed_up(
     assert facts["reformats"] == "1: copy"
 
 
+def test_of_many_layers_the_first_are_named(
+    model: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = FakeTensorRT()
+    copies = [{"Name": f"copy{i}", "LayerType": "Reformat"} for i in range(40)]
+    library.shown = json.dumps({"Layers": copies})
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    put_gpu(monkeypatch)
+    command = ("build", model, "-o", model.with_suffix(".engine"), "--plugins", "none")
+    _, out, _ = invoke(*command)
+    facts = built(out)
+    assert facts["reformats"] == "40: copy0, copy1, copy2 and 37 more; --json has all"
+    assert facts["float32 among float16"] == "none"
+    _, out, _ = invoke(*command, "--json")
+    assert json.loads(out)["layers"]["reformats"] == [f"copy{i}" for i in range(40)]
+
+
 def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     calls = []
 

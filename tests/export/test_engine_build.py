@@ -153,6 +153,20 @@ def test_an_engine_without_the_plugin_is_an_error(library: FakeTensorRT, model: 
     assert not model.with_name("m.engine.json").exists()
 
 
+def test_a_copy_for_the_plugin_is_not_the_plugin(library: FakeTensorRT, model: Path) -> None:
+    library.shown = json.dumps(
+        {
+            "Layers": [
+                {"Name": f"Reformatting CopyNode for Input Tensor 0 to {node}", "LayerType": "Reformat"}
+                for node in NODES.values()
+            ]
+        }
+    )
+    assert refusal(ModelError, model).startswith(
+        "m.onnx: TensorRT put 0 of 1 LocalCorrelation into plugin layers"
+    )
+
+
 def test_a_radius_without_a_kernel_is_refused_before_the_build(library: FakeTensorRT, tmp_path: Path) -> None:
     model = save_with_operators(tmp_path / "wide.onnx", radius=9)
     assert refusal(ConfigError, model).startswith(
@@ -360,6 +374,44 @@ def test_a_timing_cache_that_cannot_be_read(
     assert refusal(ConfigError, model, timing_cache=file) == (
         "--timing-cache: timing.cache cannot be read (Permission denied); check its permissions"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("m.onnx", "the model"),
+        ("sub/../m.engine", "the engine"),
+        ("m.engine.json", "its manifest"),
+        ("m.engine.log", "its log"),
+        ("link", "the model"),
+    ],
+)
+@pytest.mark.parametrize("option", ["inspect", "timing_cache"])
+def test_no_output_is_written_over_another_file(
+    library: FakeTensorRT, model: Path, option: str, name: str, role: str
+) -> None:
+    (model.parent / "sub").mkdir()
+    (model.parent / "link").symlink_to(model)
+    before = model.read_bytes()
+    written = f"--{option.replace('_', '-')}"
+    assert refusal(ConfigError, model, **{option: model.parent / name}) == (
+        f"{name}: cannot be both {role} and {written}; a path of its own for each"
+    )
+    assert library.config is None
+    assert model.read_bytes() == before
+    assert not model.with_name("m.engine.log").exists()
+
+
+def test_the_engine_is_not_written_over_the_model(library: FakeTensorRT, model: Path) -> None:
+    named = model.rename(model.with_suffix(".engine"))
+    with pytest.raises(ConfigError, match=r"m\.engine: cannot be both the model and the engine; a path of"):
+        build(named)
+    assert named.exists()
+
+
+def test_two_outputs_may_go_to_one_device(library: FakeTensorRT, model: Path) -> None:
+    null = Path(os.devnull)
+    assert build(model, inspect=null, timing_cache=null).path.exists()
 
 
 def test_without_a_gpu_tensorrt_is_refused_in_one_sentence(

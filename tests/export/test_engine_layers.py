@@ -28,12 +28,13 @@ TEN = {
 ELEVEN = {
     "Layers": [
         {"Name": "conv1a.0/Conv", "LayerType": "gemm", "Outputs": [{"Name": "z", "DataType": "Float"}]},
-        {"Name": "__myl_Move_1", "LayerType": "kgen", "Outputs": [{"Name": "z", "Datatype": "Half"}],
+        {"Name": "__myl_Plug_1", "LayerType": "PluginV3", "Outputs": [{"Name": "z", "Datatype": "Half"}],
          "Metadata": "[ONNX Layer: local_corr_3/LocalCorrelation]"},
         {"Name": "end", "LayerType": "NoOp", "Outputs": []},
     ],
     "I/O Tensors": [{"Name": "x", "DataType": "Float"}],
 }  # fmt: skip
+NODE = "local_corr_3/LocalCorrelation"
 
 
 def read(content: object, plugins: dict[str, str] | None = None) -> list[Layer]:
@@ -54,7 +55,7 @@ def test_layers_of_tensorrt_11_and_a_plugin_known_by_its_node() -> None:
     layers = read(ELEVEN, {"local_corr_3/LocalCorrelation": "LocalCorrelation"})
     assert [(layer.kind, layer.dtype, layer.plugin) for layer in layers] == [
         ("gemm", "float32", ""),
-        ("kgen", "float16", "LocalCorrelation"),
+        ("PluginV3", "float16", "LocalCorrelation"),
         ("NoOp", "", ""),
     ]
 
@@ -63,6 +64,29 @@ def test_the_names_of_other_nodes_are_no_plugins() -> None:
     assert [layer.plugin for layer in read(ELEVEN)] == ["", "", ""]
     longer = {"corr_3/LocalCorrelation": "LocalCorrelation", "local_corr_3/LocalCorr": "LocalCorrelation"}
     assert [layer.plugin for layer in read(ELEVEN, longer)] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"Name": "__myl_Move_1", "LayerType": "kgen", "Metadata": f"[ONNX Layer: {NODE}]"},
+        {"Name": f"Reformatting CopyNode for Input Tensor 0 to {NODE}", "LayerType": "Reformat"},
+        {"Name": f"Reformatting CopyNode for Output Tensor 0 to {NODE}", "LayerType": "NoOp"},
+        {"Name": f"Reformatting CopyNode for Input Tensor 0 to {NODE}"},
+        f"Reformatting CopyNode for Input Tensor 0 to {NODE}",
+        {"Name": NODE, "LayerType": "CaskConvolution", "PluginType": ""},
+    ],
+)
+def test_layers_of_tensorrts_own_are_no_plugins_whatever_their_names(entry: object) -> None:
+    assert [layer.plugin for layer in read({"Layers": [entry]}, {NODE: "LocalCorrelation"})] == [""]
+
+
+@pytest.mark.parametrize("kind", ["PluginV3", "PLUGIN_V2", "kPLUGIN", "AotPlugin"])
+def test_a_plugin_of_a_name_of_its_own_is_known_by_its_node(kind: str) -> None:
+    entry = {"Name": NODE, "LayerType": kind, "PluginType": "gocor::LocalCorrelation"}
+    assert [layer.plugin for layer in read({"Layers": [entry]}, {NODE: "LocalCorrelation"})] == [
+        "LocalCorrelation"
+    ]
 
 
 def test_layers_are_summed_up() -> None:
