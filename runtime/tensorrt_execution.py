@@ -91,6 +91,7 @@ class Context:
         Raises:
             CudaError: TensorRT refuses.
         """
+        self._log.take_error()  # of somebody else
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
                 raise self._failure(f"took no address for {name}")
