@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "core/version.py").read_text())[1]
 
 NVIDIA_WHEELS = 'platform_machine == "x86_64" and platform_system == "Linux"'
-CUDA = f"cuda-python>=12.6; {NVIDIA_WHEELS}"  # memory, streams and graphs without torch
+CUDA = 'cuda-python>=12.8; platform_system == "Linux"'  # memory, streams and graphs without torch
 
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
@@ -29,8 +29,8 @@ EXTRAS = {
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],
     "train": ["scikit-image>=0.25"],
-    "tensorrt": ["tensorrt>=10.9", CUDA],
-    "rtx": [f"tensorrt-rtx>=1.2; {NVIDIA_WHEELS}", CUDA],
+    "tensorrt": ["tensorrt>=10.9", "onnx>=1.19", CUDA],
+    "rtx": [f"tensorrt-rtx>=1.2; {NVIDIA_WHEELS}", "onnx>=1.19", CUDA],
 }
 # Never "tensorrt": its wheel downloads gigabytes. TensorRT-RTX is small and builds engines without a GPU.
 WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot", "train", "rtx")
@@ -40,7 +40,7 @@ EXTRAS["dev"] = [
     *("ruff>=0.12", "mypy>=1.15", "build>=1", "setuptools>=77"),
     # Native code. Kernels are compiled to PTX by one certain NVRTC: newer ones emit PTX that drivers refuse.
     *("cmake>=3.24", "clang-tidy"),
-    *(f"nvidia-cuda-{part}-cu12==12.4.*; {NVIDIA_WHEELS}" for part in ("nvrtc", "runtime")),
+    *(f"nvidia-cuda-{part}-cu12==12.4.*; {NVIDIA_WHEELS}" for part in ("nvrtc", "runtime", "nvcc")),
     f"tensorrt_cu13_bindings>=11.4; {NVIDIA_WHEELS}",  # TensorRT's Python layer, without its libraries
 ]
 
@@ -48,7 +48,11 @@ setup(
     version=VERSION,
     package_dir=ROOT,
     packages=PACKAGES,
-    package_data={"gocor": ["py.typed"]},
+    package_data={
+        "gocor": ["py.typed"],
+        "gocor.plugins": ["ptx/*", "**/*.h", "**/*.cuh", "**/*.cpp", "native/*", "CMakeLists.txt"],
+        "gocor.export.weights": ["*.safetensors", "README.md"],
+    },
     install_requires=["numpy>=1.26", "pillow>=10.1", "rich>=13", "typer>=0.26"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["gocor = gocor.__main__:main"]},

@@ -19,6 +19,7 @@ from gocor.core.errors import CheckpointError, ConfigError
 from gocor.core.files import sha256
 from gocor.export.networks import DEFAULT_ITERATIONS, Network, create_network
 from gocor.export.networks.info import CheckpointInfo
+from gocor.export.weights import BUILT_IN, checkpoint_path
 from gocor.runtime.spec import SPECS, network_spec
 
 logger = logging.getLogger("gocor")
@@ -59,7 +60,8 @@ def load_network(
 
     Args:
         path: ``.pth``, ``.pth.tar`` or ``.safetensors``; the tensors bare or under ``state_dict``, with or
-            without a ``module.`` prefix, in any floating dtype.
+            without a ``module.`` prefix, in any floating dtype. Or the name of a built-in checkpoint,
+            ``pwcnet-gocor-demo``.
         iterations: of both GOCor modules; by default what the checkpoint was trained with where it says so,
             else 3. Without effect on a network that has none, which is noted.
         global_iterations: of the global GOCor alone.
@@ -117,11 +119,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged, no checkpoint, or a pickle that wants to run code.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     if not path.is_file():
-        raise CheckpointError(
-            path, "is a folder" if path.is_dir() else "no such file", "give a checkpoint file"
-        )
+        got = "is a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(path, got, f"give a checkpoint file, or {' or '.join(BUILT_IN)}")
     named, facts = _read(path)
     if not named or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in named.items()):
         raise CheckpointError(path, "holds no state_dict", "tensors by name, bare or under 'state_dict'")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gocor.core.errors import DependencyError, ModelError
 from gocor.core.files import sha256
+from gocor.export.weights import checkpoint_path
 from gocor.runtime.manifest import EngineManifest
 from gocor.runtime.metadata import PREFIX, ModelMetadata, TensorSpec
 from gocor.runtime.session import CHECKPOINT_SUFFIXES, ENGINE_SUFFIXES, check_model_file
@@ -98,7 +99,7 @@ def inspect_file(path: str | Path) -> ModelInspection | CheckpointInspection | E
         CheckpointError: it is named like a checkpoint and holds none of a network known here.
         DependencyError: a package that reads such files is not installed.
     """
-    path = check_model_file(path)
+    path = check_model_file(checkpoint_path(path))
     if path.suffix == ".onnx":
         return inspect_model(path)
     if path.suffix in ENGINE_SUFFIXES:

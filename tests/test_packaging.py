@@ -55,7 +55,13 @@ def tree_modules() -> set[str]:
 def test_the_wheel_has_every_module_and_nothing_but_the_package(wheel_names: set[str]) -> None:
     content = {name for name in wheel_names if ".dist-info/" not in name}
     assert {name for name in content if name.endswith(".py")} == tree_modules()
-    assert content - tree_modules() == {"gocor/py.typed"}
+    weights = {f"gocor/export/weights/{name}" for name in ("README.md", "pwcnet-gocor-demo.safetensors")}
+    native = {  # PTX, and the sources of the plugin library, which can be built from an installed package
+        f"gocor/plugins/{path.relative_to(ROOT / 'plugins').as_posix()}"
+        for path in (ROOT / "plugins").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert content - tree_modules() == {"gocor/py.typed", *weights, *native}
 
 
 def test_the_wheel_carries_its_licence(wheel_names: set[str]) -> None:

@@ -22,7 +22,9 @@ EPILOG = examples(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint: .pth, .pth.tar or .safetensors.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint: .pth, .pth.tar or .safetensors; or pwcnet-gocor-demo.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model to write, .onnx.")],
     size: Annotated[str, typer.Option(metavar="HxW", help="Height and width of the images, as 384x512.")],
     iterations: Annotated[

@@ -424,8 +424,8 @@ def test_an_empty_safetensors_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_and_a_missing_file(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == "is a folder; give a checkpoint file"
-    assert refusal(tmp_path / "missing.pth") == "no such file; give a checkpoint file"
+    assert refusal(tmp_path) == "is a folder; give a checkpoint file, or pwcnet-gocor-demo"
+    assert refusal(tmp_path / "missing.pth") == "no such file; give a checkpoint file, or pwcnet-gocor-demo"
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
