@@ -45,10 +45,11 @@ def open_methods(
         peers: names among ``PEERS``.
         provider: where ``.onnx`` files run, ``cpu`` for None; checkpoints run on the CPU for that, else on
             the GPU. Engines run on what they were built for.
-        threads: for the operators on the CPU.
+        threads: for the operators on the CPU, of all but engines.
 
     Raises:
-        ConfigError: there is nothing to measure, or a peer is unknown or named twice.
+        ConfigError: there is nothing to measure, a peer is unknown or named twice, or threads are given and
+            every model is an engine.
         ProviderError: the provider is unknown or not available here.
         ModelError: a model cannot be loaded.
         CheckpointError: a checkpoint cannot be loaded.
@@ -58,6 +59,8 @@ def open_methods(
         raise ConfigError("MODEL", "is missing", "a model, a checkpoint, or --peers")
     if provider is not None and provider not in PROVIDERS:
         raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(PROVIDERS)}")
+    if threads is not None and models and all(Path(model).suffix in ENGINE_SUFFIXES for model in models):
+        raise ConfigError("threads", "are those of the CPU, and every model is an engine", "leave them out")
     opened = [_peer(name) for name in peers]
     if repeated := next((name for name in peers if list(peers).count(name) > 1), None):
         raise ConfigError("peers", f"{repeated} was given twice", "each name once")
@@ -81,8 +84,8 @@ def _open(
     model: str | Path, name: str, provider: str | None, threads: int | None, stack: contextlib.ExitStack
 ) -> Method:
     if (suffix := Path(model).suffix) == ".onnx" or suffix in ENGINE_SUFFIXES:
-        chosen = None if suffix in ENGINE_SUFFIXES else provider
-        estimator = stack.enter_context(load(model, chosen, threads))
+        options = (None, None) if suffix in ENGINE_SUFFIXES else (provider, threads)
+        estimator = stack.enter_context(load(model, *options))
         about = estimator.metadata
         facts = {"path": str(model), "network": about.network, "size": f"{about.height}x{about.width}"}
         return Method(name, estimator, f"{facts['size']} · {estimator.provider}", facts)

@@ -162,7 +162,7 @@ def verify(
         provider: ``cpu``, ``cuda`` or ``tensorrt``, for an ONNX model; ``cpu`` when None.
         onnx: that the engine was built from; the file of that name beside the engine when None.
         oracle: run the model's oracle, which rounds to its low precision on any CPU as a GPU does.
-        threads: of the model on the CPU; one for each physical core when None.
+        threads: of the ONNX model on the CPU; one for each physical core when None.
         pad: pad two images of different sizes with black instead of refusing them.
         tolerance: AEPE allowed for the final flow, px; the other limits grow with it. That of
             ``tolerance_for`` the network's family and the model's precision when None.
@@ -212,7 +212,7 @@ def _open(
         if provider not in (None, "cpu"):
             raise ConfigError("--oracle", f"runs on the CPU, not on {provider!r}", "leave one of them out")
         return load_oracle(model, threads)
-    estimator = load(model, provider, threads)
+    estimator = load(model, provider, None if Path(model).suffix in ENGINE_SUFFIXES else threads)
     if estimator.provider == "cpu" and estimator.metadata.precision != "fp32":
         text = "%s: ONNX Runtime computes %s in fp32 on the CPU; --oracle rounds as a GPU does"
         logger.info(text, estimator.path.name, estimator.metadata.precision)

@@ -187,14 +187,17 @@ def benchmark_models(
         providers: for the ``.onnx`` files; ``cpu`` for None. Engines run on what they were built for.
         rounds: timed runs of each.
         warmup: runs of each before that, not timed.
-        threads: for operators on the CPU; one for each physical core when None.
+        threads: for the ``.onnx`` files' operators on the CPU; one for each physical core when None.
         progress: told about every round.
 
     Raises:
+        ConfigError: there are no rounds, or threads are given and every model is an engine.
         GocorError: what ``gocor.runtime.session.load`` says about a model or provider.
     """
     _check_rounds(rounds, warmup)  # before loading, which takes its time
     paths = [Path(model) for model in models]
+    if threads is not None and paths and all(path.suffix in ENGINE_SUFFIXES for path in paths):
+        raise ConfigError("threads", "are those of the CPU, and every model is an engine", "leave them out")
     alike = len({path.name for path in paths}) < len(set(paths))
     candidates = {}
     for path in paths:
@@ -208,6 +211,8 @@ def benchmark_models(
 
 
 def _candidate(model: Path, provider: str | None, threads: int | None) -> Candidate:
+    engine = model.suffix in ENGINE_SUFFIXES
+    threads = None if engine else threads
     estimator = load(model, provider, threads)
     reference, query = _full_batch(estimator)
     described = estimator.metadata
@@ -222,7 +227,7 @@ def _candidate(model: Path, provider: str | None, threads: int | None) -> Candid
         "weights_sha256": described.weights_sha256,
         "provider": estimator.provider,
         "operators_by_provider": dict(estimator.placement),
-        "threads": threads or "default",
+        "threads": None if engine else threads or "default",
     }
     memory = peak_memory_mib(_load_and_run, str(model), provider, threads)
     return Candidate(lambda: estimator(reference, query), described.batch, facts, memory)

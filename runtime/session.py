@@ -175,7 +175,8 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
         provider: ``cpu``, ``cuda`` or ``tensorrt`` for a model, in ONNX Runtime; ``cpu`` when None. An engine
             runs on what it was built for, ``tensorrt`` or ``tensorrt-rtx``; naming another is an error. It
             runs there or not at all.
-        threads: for the operators on the CPU; one for each physical core when None. An engine has none.
+        threads: for the operators on the CPU; one for each physical core when None. An engine has no such
+            operators, and takes None only.
 
     Returns:
         The estimator; call it with two images, and close it (or use it in ``with``) to free its memory.
@@ -184,7 +185,7 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
         ModelError: there is no such file, or it is damaged or none of ours; or the engine does not fit this
             machine.
         ProviderError: the provider is unknown or not available here.
-        ConfigError: the number of threads makes no sense.
+        ConfigError: the number of threads makes no sense, or is given for an engine.
         DependencyError: the library that runs such models is not installed.
     """
     path = check_model_file(path)
@@ -201,6 +202,8 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
 
         return OnnxRuntimeEstimator(path, provider or "cpu", threads)
     if path.suffix in ENGINE_SUFFIXES:
+        if threads is not None:
+            raise ConfigError("threads", f"are those of the CPU, and {path} is an engine", "leave them out")
         from gocor.runtime.tensorrt_session import TensorRTEstimator
 
         return TensorRTEstimator(path, provider)

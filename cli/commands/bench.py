@@ -29,7 +29,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Timed runs of each, interleaved.")] = 20,
     warmup: Annotated[int, typer.Option(help="Runs of each before that.")] = 3,
-    threads: Annotated[int | None, typer.Option(help="On the CPU; default one per physical core.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of models on the CPU; default one per core.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every timed run here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw every timed run here, .png, .svg or .pdf.")] = None,
 ) -> None:

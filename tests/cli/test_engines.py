@@ -79,7 +79,8 @@ def test_verify_tells_which_step_went_wrong(
         return {name: values + np.float32(0.01) for name, values in infer(self, feed).items()}
 
     monkeypatch.setattr(fake_gpu.ICudaEngine, "infer", off)
-    code, out, err = invoke("verify", engine, exported.checkpoint)
+    # The threads are for the ONNX model.
+    code, out, err = invoke("verify", engine, exported.checkpoint, "--threads", 1)
     assert code == 1
     assert "FAILED on 1 pair" in out
     lines = err.splitlines()
@@ -154,6 +155,8 @@ def test_bench(invoke: Invoke, gpu: Gpu, tmp_path: Path, monkeypatch: pytest.Mon
         2,
         "--warmup",
         0,
+        "--threads",
+        1,
         "--json",
         report,
     )
@@ -161,14 +164,19 @@ def test_bench(invoke: Invoke, gpu: Gpu, tmp_path: Path, monkeypatch: pytest.Mon
     results = json.loads(report.read_text())["results"]
     assert [r["name"] for r in results] == ["toy.engine · tensorrt", "toy.onnx · cpu"]
     assert [r["facts"]["provider"] for r in results] == ["tensorrt", "cpu"]
+    assert [r["facts"]["threads"] for r in results] == [None, 1]
     assert "toy.engine · tensorrt" in out
+    assert invoke("bench", engine, "--threads", 2)[2] == (
+        "error: threads: are those of the CPU, and every model is an engine; leave them out\n"
+    )
 
 
 def test_eval(invoke: Invoke, gpu: Gpu, tmp_path: Path) -> None:
     engine = save_engine(tmp_path / "toy.engine")
     code, out, err = invoke(
-        "eval", tmp_path / "toy.onnx", engine, "--provider", "cpu", "--dataset", "synthetic", "--limit", 1
-    )
+        "eval", tmp_path / "toy.onnx", engine, "--provider", "cpu", "--threads", 1,
+        "--dataset", "synthetic", "--limit", 1,
+    )  # fmt: skip
     assert code == 0, err
     assert "32x64 · cpu" in out
     assert "32x64 · tensorrt" in out

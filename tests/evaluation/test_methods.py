@@ -88,6 +88,7 @@ def test_opencv_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         ((["a.onnx"], []), ModelError, "a.onnx: no such file"),
         ((["a.pth"], []), CheckpointError, "a.pth: no such file"),
         ((["a.pth"], [], "cpu", 0), ConfigError, "threads: is 0; at least 1"),
+        ((["a.engine"], [], None, 2), ConfigError, "threads: are those of the CPU, and every model is"),
     ],
 )
 def test_wrong_arguments(arguments: tuple, error: type[Exception], text: str) -> None:

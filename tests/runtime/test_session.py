@@ -213,3 +213,8 @@ def test_wrong_options(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as wrong_threads:
         load(path, threads=0)
     assert str(wrong_threads.value) == "threads: is 0; at least 1"
+    engine = path.rename(tmp_path / "toy.engine")
+    with pytest.raises(ConfigError) as no_threads:
+        load(engine, threads=2)
+    text = f"threads: are those of the CPU, and {engine} is an engine; leave them out"
+    assert str(no_threads.value) == text
