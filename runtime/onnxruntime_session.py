@@ -1,6 +1,7 @@
 """Models in ONNX Runtime."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -30,6 +31,7 @@ EXECUTION_PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "cuda": [_CUDA, _CPU],
     "tensorrt": [("TensorrtExecutionProvider", {}), _CUDA, _CPU],
 }
+TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 _LOG_ERRORS, _LOG_FATAL = 3, 4
 
@@ -44,6 +46,8 @@ class OnnxRuntimeEstimator(FlowEstimator):
         placement = _placement(session)
         if elsewhere := {n: c for n, c in placement.items() if n != session.get_providers()[0]}:
             logger.info("%s: operators outside %s: %s", path.name, session.get_providers()[0], elsewhere)
+        if provider == "tensorrt" and os.environ.get(TF32_VARIABLE) != "0":
+            _note_tf32()
         super().__init__(path, metadata, provider, placement)
         self._session: onnxruntime.InferenceSession | None = session
 
@@ -93,6 +97,17 @@ def open_session(path: Path, provider: str, threads: int | None = None) -> "onnx
         got = f"{provider!r} did not start on this machine (ONNX Runtime would have used {came})"
         raise ProviderError("provider", got, "see gocor doctor for what is missing")
     return session
+
+
+@functools.cache  # once
+def _note_tf32() -> None:
+    # That provider has no option for it (github.com/microsoft/onnxruntime/issues/26029). The variable is of
+    # the whole process, and the libraries read it when they start: not ours to set.
+    logger.warning(
+        "ONNX Runtime lets TensorRT compute float32 in TF32, which keeps 10 bits of the mantissa; "
+        "for full float32 set %s=0 in the environment, or build an engine: gocor build",
+        TF32_VARIABLE,
+    )
 
 
 def import_onnxruntime() -> Any:

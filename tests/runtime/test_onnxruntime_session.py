@@ -11,6 +11,7 @@ import pytest
 from toy_models import save_toy
 
 from gocor.core.errors import DependencyError, ModelError, ProviderError
+from gocor.runtime import onnxruntime_session
 from gocor.runtime.onnxruntime_session import EXECUTION_PROVIDERS
 from gocor.runtime.session import load
 
@@ -58,6 +59,35 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_fallback(
 
 def test_tensorrt_may_leave_operators_to_cuda_in_full_precision() -> None:
     assert ("CUDAExecutionProvider", {"use_tf32": "0"}) in EXECUTION_PROVIDERS["tensorrt"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "variable", "notes"),
+    [("tensorrt", None, 1), ("tensorrt", "1", 1), ("tensorrt", "0", 0), ("cuda", None, 0)],
+)
+def test_tf32_that_cannot_be_switched_off_is_said_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    provider: str, variable: str | None, notes: int,
+) -> None:  # fmt: skip
+    create, (name, _) = onnxruntime.InferenceSession, EXECUTION_PROVIDERS[provider][0]
+
+    def started(path: str, options: object, **_: object) -> object:
+        session = create(path, options, providers=["CPUExecutionProvider"])
+        monkeypatch.setattr(session, "get_providers", lambda: [name])
+        return session
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [name])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", started)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", variable)
+    onnxruntime_session._note_tf32.cache_clear()
+    for _ in range(2):
+        load(path, provider)
+    said = [record.getMessage() for record in caplog.records if "TF32" in record.getMessage()]
+    assert len(said) == notes
+    assert all("for full float32 set NVIDIA_TF32_OVERRIDE=0 in the environment" in text for text in said)
+    assert os.environ.get("NVIDIA_TF32_OVERRIDE") == variable
 
 
 def test_onnxruntime_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
