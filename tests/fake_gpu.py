@@ -35,6 +35,7 @@ ALIGNMENT = 256
 DEFAULT_STREAMS = (0, 1, 2)
 
 Op = Callable[[], None]
+Functions = dict[str, Callable[..., tuple]]  # of the CUDA runtime, by name
 
 
 class cudaError_t(enum.IntEnum):  # noqa: N801
@@ -204,13 +205,11 @@ class Gpu:
         return bool(self.capturing_here())
 
 
-def runtime_module(gpu: Gpu) -> ModuleType:
-    """Stands for ``cuda.bindings.runtime``: every function returns an error code and its results."""
+def _devices(gpu: Gpu) -> Functions:
+    """What there is, and which is current."""
 
     def cudaGetDeviceCount() -> tuple:  # noqa: N802
-        if not gpu.driver:
-            return cudaError_t.cudaErrorInsufficientDriver, None
-        if gpu.driver < 13000:
+        if gpu.driver < 13000:  # or 0, without one
             return cudaError_t.cudaErrorInsufficientDriver, None
         return (OK, gpu.devices) if gpu.devices else (cudaError_t.cudaErrorNoDevice, None)
 
@@ -234,6 +233,12 @@ def runtime_module(gpu: Gpu) -> ModuleType:
     def cudaDeviceGetAttribute(attr: Any, device: int) -> tuple:  # noqa: N802
         major = attr == cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor
         return OK, gpu.capability[0 if major else 1]
+
+    return {n: f for n, f in locals().items() if n.startswith("cuda")}
+
+
+def _memory(gpu: Gpu) -> Functions:
+    """Allocating, freeing, copying."""
 
     def cudaMalloc(size: int) -> tuple:  # noqa: N802
         if gpu.unsafe():
@@ -276,6 +281,12 @@ def runtime_module(gpu: Gpu) -> ModuleType:
         gpu.enqueue(stream, op)
         return (OK,)
 
+    return {n: f for n, f in locals().items() if n.startswith("cuda")}
+
+
+def _streams(gpu: Gpu) -> Functions:
+    """Streams, which do their work when they are waited for."""
+
     def cudaStreamCreateWithFlags(flags: int) -> tuple:  # noqa: N802
         handle = gpu.handle()
         gpu.streams[handle] = FakeStream()
@@ -299,6 +310,12 @@ def runtime_module(gpu: Gpu) -> ModuleType:
         if before is not None:
             gpu.enqueue(stream, lambda: gpu.run(before, position))
         return (OK,)
+
+    return {n: f for n, f in locals().items() if n.startswith("cuda")}
+
+
+def _graphs(gpu: Gpu) -> Functions:
+    """Capturing streams, and launching what was captured."""
 
     def cudaStreamIsCapturing(stream: Any) -> tuple:  # noqa: N802
         active = gpu.stream(stream).captured is not None
@@ -341,6 +358,12 @@ def runtime_module(gpu: Gpu) -> ModuleType:
         del gpu.graphs[graphExec]
         return (OK,)
 
+    return {n: f for n, f in locals().items() if n.startswith("cuda")}
+
+
+def _events(gpu: Gpu) -> Functions:
+    """Events, which stand for a place in a stream."""
+
     def cudaEventCreateWithFlags(flags: int) -> tuple:  # noqa: N802
         handle = gpu.handle()
         gpu.events[handle] = FakeEvent()
@@ -365,8 +388,14 @@ def runtime_module(gpu: Gpu) -> ModuleType:
         del gpu.events[event]
         return (OK,)
 
+    return {n: f for n, f in locals().items() if n.startswith("cuda")}
+
+
+def runtime_module(gpu: Gpu) -> ModuleType:
+    """Stands for ``cuda.bindings.runtime``: every function returns an error code and its results."""
     module = ModuleType("cuda.bindings.runtime")
-    module.__dict__.update({n: _logged(gpu, f) for n, f in locals().items() if n.startswith("cuda")})
+    for part in (_devices, _memory, _streams, _graphs, _events):
+        vars(module).update({name: _logged(gpu, function) for name, function in part(gpu).items()})
     for kind in (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode, cudaStreamCaptureStatus, cudaDeviceAttr):
         setattr(module, kind.__name__, kind)
     vars(module).update(cudaStreamNonBlocking=1, cudaEventDisableTiming=2, cudaHostAllocDefault=0)
