@@ -49,12 +49,12 @@ TOLERANCES: dict[Family, Tolerance] = {
     "glunet": Tolerance(aepe=0.02, relative_l2=1e-3),
 }
 # Each rounding to FP16 is 8,000 times as coarse. With the oracle the trained demo of PWC-Net-GOCor was off by
-# 0.007 to 0.015 px on average, 0.035 to 0.13 at 99 %; GLU-Net, known with random weights alone, by 0.01 px.
+# 0.003 to 0.013 px on average, 0.013 to 0.11 at 99 %; GLU-Net, known with random weights alone, by 0.01 px.
 _FP16: dict[Family, Tolerance] = {
     "pwcnet": Tolerance(aepe=0.02, relative_l2=0.01, p99=0.2),
     "glunet": Tolerance(aepe=0.05, relative_l2=0.01, p99=0.5),
 }
-_BF16_TO_FP16 = 8  # the ratio of their roundings; the same demo was off by 0.025 to 0.084 px
+_BF16_TO_FP16 = 8  # the ratio of their roundings; an earlier checkpoint was off by 0.025 to 0.084 px
 
 
 def tolerance_for(family: Family, precision: Precision) -> Tolerance:
