@@ -1,12 +1,11 @@
 """How fast, side by side: every candidate takes its turn in every round, and every timed run is kept."""
 
-import contextlib
 import gc
 import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from gocor.core.errors import ConfigError, DependencyError
 from gocor.core.files import atomic_path, check_writable
+from gocor.core.garbage import no_garbage_collection
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.sample_pair import sample_pair
 from gocor.runtime.session import ENGINE_SUFFIXES, FlowEstimator, load
@@ -112,7 +112,7 @@ def benchmark(
     _check_rounds(rounds, warmup)
     entries = {n: c if isinstance(c, Candidate) else Candidate(c) for n, c in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in entries}
-    with _no_garbage_collection():
+    with no_garbage_collection():  # it would be charged to whoever happens to run
         for number in range(-warmup, rounds):
             if progress:
                 progress(number + warmup, rounds + warmup, "warm-up" if number < 0 else "timing")
@@ -132,18 +132,6 @@ def benchmark(
 def _check_rounds(rounds: int, warmup: int) -> None:
     if rounds < 1 or warmup < 0:
         raise ConfigError("benchmark", f"{rounds} rounds, {warmup} warm-up runs", "at least 1 and 0")
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection in the middle of a run would be charged to whoever happens to run."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _rotated(names: list[str], number: int) -> list[str]:

@@ -6,7 +6,6 @@ nobody calls that, with the object.
 
 import contextlib
 import ctypes
-import gc
 import importlib
 import re
 import weakref
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gocor.core.errors import DependencyError, GocorError, ProviderError
+from gocor.core.garbage import no_garbage_collection
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2  # CUDA's own names for its two default streams
 _DEVICE, _NO_DRIVER = "GPU", "no NVIDIA driver is installed on this machine"
@@ -267,7 +267,7 @@ class Graph(_Owned):
         cuda = import_cuda()
         # Calls of other threads, an allocation for example, must not spoil it, nor be errors in their turn.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        with _no_garbage_collection():
+        with no_garbage_collection():  # it could free memory of the GPU, which spoils a capture
             check(cuda.cudaStreamBeginCapture(stream.handle, mode))
             try:
                 work()
@@ -284,18 +284,6 @@ class Graph(_Owned):
     def launch(self, stream: Any) -> None:
         """Enqueues all of it on any stream."""
         check(import_cuda().cudaGraphLaunch(self.handle, stream))
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection in this thread could free memory of the GPU, which spoils a capture."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _drop_graph(cuda: Any, captured: tuple[Any, Any]) -> None:
