@@ -48,6 +48,7 @@ setup(
     version=VERSION,
     package_dir=ROOT,
     packages=PACKAGES,
+    include_package_data=False,  # what the source archive has besides is not for the wheel
     package_data={
         "gocor": ["py.typed"],
         "gocor.plugins": ["ptx/*", "**/*.h", "**/*.cuh", "**/*.cpp", "native/*", "CMakeLists.txt"],
