@@ -27,7 +27,7 @@ LONGEST_FUNCTION, LONGEST_COMMAND = 50, 20
 # (file pattern, packages that must not be imported while the module is)
 LIGHT = (
     (r"(core|runtime)/.*", HEAVY),
-    (r"plugins/(.*/)?(schema|reference|launch|nvrtc|ptx|tensorrt_quick)\.py", HEAVY),
+    (r"plugins/(.*/)?(schema|references?|launch|nvrtc|ptx|tensorrt_quick)\.py", HEAVY),
     (r"cli/.*", HEAVY - {"rich"}),
 )
 NEVER = ((r"(core|runtime)/.*", {"torch", "onnx", "onnxscript", "typer"}),)

@@ -9,8 +9,7 @@ import torch
 from shift_correlation import shift_correlation, shift_correlation_transpose
 from torch import Tensor
 
-from gocor.plugins.local_correlation.reference import local_correlation
-from gocor.plugins.local_correlation_transpose.reference import local_correlation_transpose
+from gocor.plugins.references import REFERENCES
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 from on_gpu.kernels import Kernels
@@ -35,7 +34,6 @@ QUICK_SHAPES = SHAPES[-3:]
 OFFSETS = (0, 1)
 GUARD = 64  # elements before and behind each tensor
 
-ORACLES = {"LocalCorrelation": local_correlation, "LocalCorrelationTranspose": local_correlation_transpose}
 SHIFTS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "LocalCorrelation": shift_correlation,
     "LocalCorrelationTranspose": shift_correlation_transpose,
@@ -83,7 +81,7 @@ def check(kernels: Kernels, case: Case, device: torch.device) -> Iterator[CheckR
 def _expected(case: Case, first: np.ndarray, query: np.ndarray, device: torch.device) -> Tensor:
     """In float64; the large ones on the GPU, by shifted products."""
     if query.size < 1e5:
-        exact = ORACLES[case.operator](first.astype(np.float64), query.astype(np.float64), case.radius)
+        exact = REFERENCES[case.operator](first.astype(np.float64), query.astype(np.float64), case.radius)
         return torch.from_numpy(exact).to(device)
     left, right = (torch.from_numpy(array).to(device).double() for array in (first, query))
     return SHIFTS[case.operator](left, right, case.radius)

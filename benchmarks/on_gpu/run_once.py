@@ -10,13 +10,12 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from gocor.core.errors import GocorError
-from gocor.plugins.local_correlation.reference import local_correlation
-from gocor.plugins.local_correlation_transpose.reference import local_correlation_transpose
+from gocor.plugins.references import REFERENCES
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 from on_gpu.driver import LIBRARY, Driver
@@ -24,10 +23,6 @@ from on_gpu.kernels import Kernels, Source, packaged
 from on_gpu.levels import BYTES, first_shape
 
 SHAPES = ((2, 5, 7, 9), (1, 40, 9, 72))
-ORACLES: dict[str, Callable[..., np.ndarray]] = {
-    "LocalCorrelation": local_correlation,
-    "LocalCorrelationTranspose": local_correlation_transpose,
-}
 OUT_OF_BOUNDS, NO_BARRIERS, NO_UPLOAD = "out-of-bounds", "no-barriers", "no-upload"
 
 
@@ -64,7 +59,7 @@ def _is_right(
     driver.download(output, addresses[2])
     for address in allocations:
         driver.free(address)
-    expected = ORACLES[operator](first.astype(np.float64), query.astype(np.float64), radius)
+    expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
     error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
     return bool(error <= OPERATORS[operator].tolerances[dtype])
 

@@ -157,7 +157,9 @@ def test_the_large_cases_have_the_same_oracle(monkeypatch: pytest.MonkeyPatch) -
         case = dataclasses.replace(CASE, operator=operator, shape=(2, 30, 40, 50))
         inputs = case.inputs()
         assert inputs[1].size >= 1e5  # computed by shifts
-        expected = correctness.ORACLES[operator](*(array.astype(np.float64) for array in inputs), case.radius)
+        expected = correctness.REFERENCES[operator](
+            *(array.astype(np.float64) for array in inputs), case.radius
+        )
         assert relative_l2(correctness._expected(case, *inputs, CPU), expected) < 1e-12
 
 
@@ -222,7 +224,7 @@ def test_the_watched_process(fake_driver: str, capsys: pytest.CaptureFixture[str
     assert run_once.main(arguments) == 0
     assert run_once.main([*arguments, f"--plant={run_once.NO_BARRIERS}"]) == 0
     assert capsys.readouterr().err == ""
-    with mock.patch.dict(run_once.ORACLES, LocalCorrelation=lambda first, *_: np.ones(1)):
+    with mock.patch.dict(run_once.REFERENCES, LocalCorrelation=lambda first, *_: np.ones(1)):
         assert run_once.main(arguments) == 1
     assert "wrong result: LocalCorrelation float32 radius 1 (2, 5, 7, 9) + 0" in capsys.readouterr().err
     assert run_once.main(["--driver=libnone.so"]) == 2
@@ -370,7 +372,7 @@ def test_timing_statistics() -> None:
 def test_peers_compute_the_same(operator: str, radius: int) -> None:
     case = correctness.Case(operator, "float32", radius, (2, 5, 9, 13))
     inputs = [torch.from_numpy(array) for array in case.inputs()]
-    expected = correctness.ORACLES[operator](*case.inputs(), radius)
+    expected = correctness.REFERENCES[operator](*case.inputs(), radius)
     for table in (peers.WINDOWS, peers.TILES, correctness.SHIFTS):
         actual = table[operator](*inputs, radius)
         assert actual.is_contiguous()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from golden import relative_l2
 from host_kernels import HARNESS, PLUGINS, HostKernels, Problem, compile_host
-from operator_cases import CASES, LARGE, OPERATOR, REFERENCES, table
+from operator_cases import CASES, LARGE, OPERATOR, table
 from operator_models import random_inputs
 
 from gocor.core.errors import ConfigError
@@ -19,6 +19,7 @@ from gocor.plugins import ptx
 from gocor.plugins.launch import Launch
 from gocor.plugins.local_correlation.launch import launch as launch_local_correlation
 from gocor.plugins.local_correlation_transpose.launch import launch as launch_local_correlation_transpose
+from gocor.plugins.references import REFERENCES
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 

@@ -9,13 +9,11 @@ import pytest
 from golden import relative_l2
 from operator_models import FUNCTIONS, Call, Dims, first_shape, model_of, random_inputs
 
-from gocor.plugins.local_correlation.reference import local_correlation
-from gocor.plugins.local_correlation_transpose.reference import local_correlation_transpose
 from gocor.plugins.onnx_tiles import OPSET
+from gocor.plugins.references import REFERENCES
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import DOMAIN, displacements
 
-REFERENCES = {"LocalCorrelation": local_correlation, "LocalCorrelationTranspose": local_correlation_transpose}
 OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
 
 # Two sizes and two radii of each operator: one body has to serve all of them.

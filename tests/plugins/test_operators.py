@@ -11,11 +11,12 @@ import pytest
 import torch
 from golden import relative_l2
 from onnx import TensorProto
-from operator_cases import CASES, LARGE, OPERATOR, REFERENCES, table
+from operator_cases import CASES, LARGE, OPERATOR, table
 from operator_models import Call, first_shape, model_of, random_inputs
 
 from gocor.plugins import torch_ops
 from gocor.plugins.local_correlation.reference import local_correlation
+from gocor.plugins.references import REFERENCES
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import displacements
 

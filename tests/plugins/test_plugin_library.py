@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from golden import relative_l2
-from operator_cases import OPERATOR, REFERENCES, table
+from operator_cases import OPERATOR, table
 from operator_models import first_shape, random_inputs
 
 from gocor.core.errors import ConfigError
 from gocor.core.files import sha256
 from gocor.core.version import __version__
 from gocor.plugins.plugin_library import REMEDY, PluginLibrary, describe
+from gocor.plugins.references import REFERENCES
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import DOMAIN, MAX_KERNEL_RADIUS
 
