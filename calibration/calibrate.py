@@ -14,7 +14,7 @@ from gocor.calibration.quantize import quantize, quantized_nodes, weight_bytes
 from gocor.calibration.ranges import SUFFIX, Range, RangeTable
 from gocor.calibration.selection import Convolution, select, tensors_of
 from gocor.core.errors import ConfigError, DependencyError, ModelError
-from gocor.core.files import atomic_path, check_writable, sha256
+from gocor.core.files import atomic_path, check_writable
 from gocor.export.engine_source import read_source
 from gocor.export.graph import check_portable
 from gocor.runtime.metadata import ModelMetadata
@@ -172,7 +172,7 @@ def _read(path: Path, output: Path) -> Source:
         got = "computes in bfloat16, which ONNX Runtime does not run on the CPU"
         raise ModelError(path, got, "give the model of gocor export --precision fp16 or fp32")
     check_writable(output)
-    return Source(path, sha256(path), model, read.metadata)
+    return Source(path, read.sha256, model, read.metadata)
 
 
 def _pairs(

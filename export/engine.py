@@ -133,7 +133,7 @@ def _manifest(
     return EngineManifest(
         path=path,
         model=source.path.name,
-        model_sha256=hashlib.sha256(source.content).hexdigest(),
+        model_sha256=source.sha256,
         engine_sha256=hashlib.sha256(built.plan).hexdigest(),
         backend=config.backend,
         library_version=library_version,

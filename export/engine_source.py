@@ -1,5 +1,6 @@
 """The model that an engine is built from, read and refused without TensorRT."""
 
+import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ class SourceModel:
     content: bytes
     metadata: ModelMetadata
     calls: tuple[OperatorCall, ...]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes that were read."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def read_source(path: str | Path) -> SourceModel:

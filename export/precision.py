@@ -117,8 +117,7 @@ def low_nodes(graph: onnx.GraphProto, policy: PrecisionPolicy, precision: Precis
     low_values: set[str] = set()
     decisions = []
     for node in graph.node:
-        follows = node.op_type in FOLLOWING_KINDS and not scope_of(node)
-        low = policy.allows(node, precision) or (follows and not low_values.isdisjoint(node.input))
+        low = policy.allows(node, precision) or (_follows(node) and not low_values.isdisjoint(node.input))
         if low:
             low_values.update(node.output)
         decisions.append(low)
@@ -143,8 +142,7 @@ def check_policy(model: onnx.ModelProto, policy: PrecisionPolicy, precision: Pre
         names = " and ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in found))
         if len(found) > 1:
             raise ModelError(node.name, f"mixes {names}", "one type for each operator; report this")
-        follows = node.op_type in FOLLOWING_KINDS and not scope_of(node)
-        if not follows and not policy.allows(node, precision):
+        if not _follows(node) and not policy.allows(node, precision):
             raise ModelError(node.name, f"runs in {names}", "the policy keeps it in float; report this")
 
 
@@ -176,15 +174,6 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
     values = (*graph.input, *graph.output, *graph.value_info)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
-
-
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the weights of a model's convolutions, which is what a network's size comes from."""
-    convolutions = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
-    used = {name for node in convolutions for name in node.input[1:]}
-    return sum(
-        numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer if tensor.name in used
-    )
 
 
 def scope_of(node: onnx.NodeProto) -> str:
@@ -243,6 +232,11 @@ def _converted(tensor: onnx.TensorProto, name: str, element: int) -> onnx.Tensor
             tensor.name, f"has a weight of {largest}, which {kind} cannot hold", "use --precision bf16"
         )
     return numpy_helper.from_array(converted, name)
+
+
+def _follows(node: onnx.NodeProto) -> bool:
+    """A node between modules that goes with the precision of what it gets."""
+    return node.op_type in FOLLOWING_KINDS and not scope_of(node)
 
 
 def _matches(scope: str, patterns: tuple[str, ...]) -> bool:
