@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gocor.core.errors import ModelError
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import KERNELS
 from gocor.runtime.metadata import TensorSpec
 
 # TensorRT's words for dtypes: in the API, and in the inspector, 11 and before, short and in whole sentences.
@@ -126,7 +126,7 @@ def _plugin(entry: Mapping[str, Any], name: str, plugins: Mapping[str, str]) -> 
     Those names alone say little: copies before and after a plugin have its name in theirs, and so has a
     layer of TensorRT's own that was made of the function body.
     """
-    if (kind := entry.get("PluginType")) in OPERATORS:
+    if (kind := entry.get("PluginType")) in KERNELS:
         return str(kind)
     of_plugin = "plugin" in str(entry.get("LayerType", "plugin")).lower()
     if not of_plugin or name.lower().startswith("reformat"):

@@ -10,7 +10,7 @@ from gocor.core.errors import ConfigError, ModelError
 from gocor.core.files import sha256
 from gocor.plugins.plugin_library import describe
 from gocor.plugins.ptx import INDEX, OLDEST_CUDA, OLDEST_SM
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import DOMAIN
 from gocor.runtime.manifest import PluginForm
 
@@ -44,9 +44,9 @@ def operator_calls(model: "onnx.ModelProto") -> list[OperatorCall]:
     """
     calls = []
     for node in model.graph.node:
-        if node.domain == DOMAIN and node.op_type in OPERATORS:
+        if node.domain == DOMAIN and node.op_type in KERNELS:
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
-            default = OPERATORS[node.op_type].attribute("radius").default
+            default = KERNELS[node.op_type].attribute("radius").default
             calls.append(OperatorCall(node.name, node.op_type, attributes.get("radius", int(default))))
     return calls
 
@@ -69,7 +69,7 @@ def offer_plugins(library: Any, calls: Iterable[OperatorCall], file: Path | None
     """
     operators = set()
     for call in calls:
-        OPERATORS[call.operator].check_kernel_radius(call.radius)
+        KERNELS[call.operator].check_kernel_radius(call.radius)
         operators.add(call.operator)
     if not operators:
         return "none", ""
@@ -146,7 +146,7 @@ def _register(library: Any, file: Path | None) -> None:
 
 def _creators(library: Any) -> set[str]:
     """Our operators that TensorRT's registry has plugins for; to be asked for one that it lacks, it logs."""
-    wanted = {(schema.name, str(schema.version), DOMAIN) for schema in OPERATORS.values()}
+    wanted = {(schema.name, str(schema.version), DOMAIN) for schema in KERNELS.values()}
     creators = library.get_plugin_registry().all_creators
     return {c.name for c in creators if (c.name, c.plugin_version, c.plugin_namespace) in wanted}
 

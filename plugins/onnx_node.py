@@ -11,7 +11,7 @@ def exporting() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def onnx_node(schema: OpSchema, first: Tensor, second: Tensor, radius: int) -> Tensor:
+def onnx_node(schema: OpSchema, *inputs: Tensor, **values: int) -> Tensor:
     """Stands for the operator while torch.onnx.export traces.
 
     A function in the exporter's ``custom_translation_table`` loses the attributes (torch 2.13); a symbolic
@@ -19,9 +19,9 @@ def onnx_node(schema: OpSchema, first: Tensor, second: Tensor, radius: int) -> T
     """
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{schema.name}",
-        (first, second),
-        attrs=dict(schema.node_attributes(radius)),
-        dtype=first.dtype,
-        shape=schema.check(first.shape, second.shape, radius),
+        inputs,
+        attrs=dict(schema.node_attributes(**values)),
+        dtype=inputs[0].dtype,
+        shape=schema.check(*(tensor.shape for tensor in inputs), **values),
         version=schema.version,
     )

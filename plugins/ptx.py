@@ -21,7 +21,7 @@ from gocor.core.errors import ConfigError, GocorError, ModelError
 from gocor.core.files import write_text
 from gocor.plugins.launch import SUFFIXES, entry_point
 from gocor.plugins.nvrtc import Nvrtc
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS, OpSchema
 
 PLUGINS = Path(__file__).parent
@@ -85,7 +85,7 @@ def read(operator: str, dtype: str, radius: int) -> tuple[str, str]:
         ConfigError: there is no kernel for this dtype or radius.
         ModelError: the file in the package is missing or was changed.
     """
-    variant = Variant(OPERATORS[operator], dtype, radius)
+    variant = Variant(KERNELS[operator], dtype, radius)
     try:
         text = variant.path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -111,7 +111,7 @@ def index() -> dict[str, Any]:
 
 def variants() -> Iterator[Variant]:
     """All that are shipped."""
-    for schema in OPERATORS.values():
+    for schema in KERNELS.values():
         for dtype in SUFFIXES:
             for radius in range(1, MAX_KERNEL_RADIUS + 1):
                 yield Variant(schema, dtype, radius)
@@ -119,7 +119,7 @@ def variants() -> Iterator[Variant]:
 
 def source_hashes() -> dict[str, str]:
     """SHA-256 of every file that the PTX depends on, by its path under ``plugins/``."""
-    paths = [f"{schema.torch_name}/kernel.cuh" for schema in OPERATORS.values()]
+    paths = [f"{schema.torch_name}/kernel.cuh" for schema in KERNELS.values()]
     paths += sorted(path.relative_to(PLUGINS).as_posix() for path in (PLUGINS / "native").glob("*.cuh"))
     return {path: _sha256((PLUGINS / path).read_text(encoding="utf-8")) for path in paths}
 

@@ -1,9 +1,12 @@
-"""All operators of the domain: the one list that export, checks and tests go through."""
+"""All operators of the domain: the lists that export, checks and tests go through."""
 
 from gocor.plugins.local_correlation.schema import SCHEMA as LOCAL_CORRELATION
 from gocor.plugins.local_correlation_transpose.schema import SCHEMA as LOCAL_CORRELATION_TRANSPOSE
+from gocor.plugins.local_gocor.schema import SCHEMA as LOCAL_GOCOR
 from gocor.plugins.schema import OpSchema
 
-OPERATORS: dict[str, OpSchema] = {
+CORRELATIONS: dict[str, OpSchema] = {
     schema.name: schema for schema in (LOCAL_CORRELATION, LOCAL_CORRELATION_TRANSPOSE)
 }
+OPERATORS: dict[str, OpSchema] = CORRELATIONS | {LOCAL_GOCOR.name: LOCAL_GOCOR}
+KERNELS = CORRELATIONS  # those that have a CUDA kernel, and with it TensorRT plugins

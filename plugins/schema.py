@@ -46,21 +46,23 @@ class OpSchema:
     Attributes:
         name: ONNX and plugin name; unique over all domains, since TensorRT's parser ignores the domain.
         version: raised when the meaning changes.
-        inputs: names, in order.
+        inputs: names of the features and volumes, in order; they and the output have one dtype.
         output: name.
-        attributes: of the ONNX node, in order.
+        attributes: of the ONNX node, in order; those that a caller chooses come first.
         tolerances: relative L2 error against the NumPy reference that an implementation may have, for
             each dtype that the operator takes. Sums are always accumulated in float32.
-        output_shape: shape rule ``(first shape, second shape, radius) -> output shape``; raises ShapeError.
+        output_shape: shape rule ``(input shapes…, radius=…) -> output shape``; raises ShapeError.
+        parameters: names of the inputs that come after the others and are float32 whatever their dtype.
     """
 
     name: str
     version: int
-    inputs: tuple[str, str]
+    inputs: tuple[str, ...]
     output: str
     attributes: tuple[Attribute, ...]
     tolerances: Mapping[str, float]
-    output_shape: Callable[[Shape, Shape, int], tuple[int, ...]]
+    output_shape: Callable[..., tuple[int, ...]]
+    parameters: tuple[str, ...] = ()
 
     @property
     def torch_name(self) -> str:
@@ -76,19 +78,24 @@ class OpSchema:
         """The attribute called ``name``."""
         return next(a for a in self.attributes if a.name == name)
 
-    def node_attributes(self, radius: int) -> Mapping[str, int | str]:
-        """All attributes of a node with this radius."""
-        return {a.name: a.default for a in self.attributes} | {"radius": radius}
+    def node_attributes(self, **values: int) -> Mapping[str, int | str]:
+        """All attributes of a node with these values, such as ``radius=4``."""
+        return {a.name: a.default for a in self.attributes} | values
 
-    def check(self, first: Shape, second: Shape, radius: int) -> tuple[int, ...]:
+    def check(self, *shapes: Shape, **values: int) -> tuple[int, ...]:
         """Shape of the output.
 
+        Args:
+            shapes: of all inputs.
+            values: of all attributes that a caller chooses, such as ``radius=4``.
+
         Raises:
-            ConfigError: the radius is out of range.
+            ConfigError: an attribute is out of range.
             ShapeError: the shapes do not fit.
         """
-        self.attribute("radius").check(radius)
-        return self.output_shape(tuple(first), tuple(second), radius)
+        for name, value in values.items():
+            self.attribute(name).check(value)
+        return self.output_shape(*map(tuple, shapes), **values)
 
     def check_kernel_radius(self, radius: int) -> None:
         """Raises ConfigError unless there is a CUDA kernel for ``radius``."""
@@ -132,6 +139,7 @@ def plugin_attributes(version: int) -> tuple[Attribute, ...]:
     )
 
 
-def fail_shapes(schema_name: str, first: Shape, second: Shape, expected: str) -> ShapeError:
-    """The error for two input shapes that do not fit."""
-    return ShapeError(schema_name, f"inputs of shapes {list(first)} and {list(second)}", expected)
+def fail_shapes(schema_name: str, *shapes: Shape, expected: str) -> ShapeError:
+    """The error for input shapes that do not fit."""
+    *others, last = (str(list(shape)) for shape in shapes)
+    return ShapeError(schema_name, f"inputs of shapes {', '.join(others)} and {last}", expected)

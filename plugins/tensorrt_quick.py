@@ -14,7 +14,7 @@ import numpy as np
 from gocor.core.errors import DependencyError
 from gocor.plugins import ptx
 from gocor.plugins.launch import Launch
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import DOMAIN, OpSchema
 
 # An array of one number, not an int: up to TensorRT 11.0 the plugin layer makes int(array) of an integer
@@ -23,13 +23,13 @@ Radius = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
 def register() -> None:
-    """Makes TensorRT's parser find the plugins of all operators. Calls after the first do nothing.
+    """Makes TensorRT's parser find the plugins of our operators. Calls after the first do nothing.
 
     Raises:
         DependencyError: TensorRT is missing, or has no ahead-of-time Python plugins.
     """
     layer = plugin_layer()
-    for schema in OPERATORS.values():
+    for schema in KERNELS.values():
         if not hasattr(getattr(layer.op, DOMAIN, None), schema.name):
             importlib.import_module(f"gocor.plugins.{schema.torch_name}.tensorrt_quick").define()
 
@@ -73,7 +73,7 @@ def check(schema: OpSchema, first: Any, second: Any, radius: Radius) -> int:
     schema.check_kernel_radius(value)
     shapes = _known_shape(first), _known_shape(second)
     if None not in shapes[0] + shapes[1] or not len(shapes[0]) == len(shapes[1]) == 4:
-        schema.check(*shapes, value)
+        schema.check(*shapes, radius=value)
         schema.check_kernel_size(shapes[1], value)
     return value
 

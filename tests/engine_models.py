@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from operator_models import FUNCTIONS
 from toy_models import save_toy
 
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import DOMAIN
 
 NODES = {"LocalCorrelation": "level/LocalCorrelation", "LocalCorrelationTranspose": "level/Transpose"}
@@ -25,7 +25,7 @@ def save_with_operators(path: Path, radius: int = 1) -> Path:
         value = helper.make_tensor(name, TensorProto.FLOAT, shape, [0.5] * (shape[1] * 48))
         model.graph.initializer.append(value)
     for operator, first in (("LocalCorrelation", "features"), ("LocalCorrelationTranspose", "volume")):
-        attributes = OPERATORS[operator].node_attributes(radius)
+        attributes = CORRELATIONS[operator].node_attributes(radius=radius)
         node = helper.make_node(
             operator, [first, "features"], [operator], NODES[operator], domain=DOMAIN, **attributes
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import OpSchema
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -100,4 +100,4 @@ class HostKernels:
 
 
 def _number(schema: OpSchema) -> int:
-    return list(OPERATORS).index(schema.name)
+    return list(CORRELATIONS).index(schema.name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 
 # (N, C, H, W), radius. PyTorch's tiles are 8×8, the function body's (2·radius)²: below, at and above both.
 CASES = [
@@ -24,7 +24,7 @@ CASES = [
 ]
 LARGE = ((2, 32, 24, 40), 4)
 
-OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
+OPERATOR = pytest.mark.parametrize("operator", CORRELATIONS)
 
 
 def table(cases: list[tuple[tuple[int, ...], int]]) -> pytest.MarkDecorator:

@@ -12,7 +12,7 @@ from gocor.plugins.local_correlation_transpose.onnx_function import (
     onnx_function as local_correlation_transpose,
 )
 from gocor.plugins.onnx_tiles import OPSET
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import DOMAIN, displacements
 
 FUNCTIONS = {"LocalCorrelation": local_correlation, "LocalCorrelationTranspose": local_correlation_transpose}
@@ -50,7 +50,7 @@ def model_of(calls: Sequence[Call], element: int = TensorProto.FLOAT) -> onnx.Mo
     nodes, inputs, outputs = [], [], []
     for i, call in enumerate(calls):
         names = [f"first{i}", f"query{i}"]
-        attributes = OPERATORS[call.operator].node_attributes(call.radius)
+        attributes = CORRELATIONS[call.operator].node_attributes(radius=call.radius)
         nodes.append(helper.make_node(call.operator, names, [f"out{i}"], domain=DOMAIN, **attributes))
         for name, dims in zip(names, (call.first, call.query), strict=True):
             inputs.append(helper.make_tensor_value_info(name, element, list(dims)))

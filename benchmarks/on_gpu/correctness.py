@@ -10,7 +10,7 @@ from shift_correlation import shift_correlation, shift_correlation_transpose
 from torch import Tensor
 
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 from on_gpu.kernels import Kernels
 from on_gpu.levels import BYTES, RADIUS, first_shape, works
@@ -60,7 +60,7 @@ class Case:
 def cases(shapes: tuple[tuple[int, ...], ...] = SHAPES, radii: tuple[int, ...] = ()) -> Iterator[Case]:
     """Every operator, dtype and radius that has a kernel, with every shape."""
     radii = radii or tuple(range(1, MAX_KERNEL_RADIUS + 1))
-    for operator, dtype, radius, shape in itertools.product(OPERATORS, BYTES, radii, shapes):
+    for operator, dtype, radius, shape in itertools.product(CORRELATIONS, BYTES, radii, shapes):
         yield Case(operator, dtype, radius, shape)
 
 
@@ -102,7 +102,7 @@ def _check(
     start = GUARD + offset
     outside = bool((buffer[:start] != 777).any() or (buffer[start + output.numel() :] != 777).any())
     relative, worst = errors(output, expected)
-    tolerance = OPERATORS[case.operator].tolerances[case.dtype]
+    tolerance = CORRELATIONS[case.operator].tolerances[case.dtype]
     passed = relative <= tolerance and worst <= tolerance and not outside
     figures = (_or_none(relative), _or_none(worst), outside, passed)
     return CheckRow(case.operator, case.dtype, case.radius, case.shape, offset, *figures)

@@ -13,7 +13,7 @@ from gocor.plugins import ptx
 from gocor.plugins.launch import Launch, entry_point
 from gocor.plugins.local_correlation import launch as correlation
 from gocor.plugins.local_correlation_transpose import launch as transpose
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from on_gpu.driver import Driver, DriverError, Kernel
 
 LAUNCHES: dict[str, Callable[..., Launch]] = {
@@ -51,7 +51,7 @@ class Nvcc:
         Raises:
             DriverError: it does not compile; the text is the compiler's first error.
         """
-        torch_name = OPERATORS[operator].torch_name
+        torch_name = CORRELATIONS[operator].torch_name
         source = ptx.PLUGINS / torch_name / "kernel.cuh"
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "kernel.cubin"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import displacements
 
 RADIUS = 4  # of all public checkpoints
@@ -65,7 +65,7 @@ class Work:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output."""
-        return OPERATORS[self.operator].check(self.first_shape, self.level.shape, RADIUS)
+        return CORRELATIONS[self.operator].check(self.first_shape, self.level.shape, radius=RADIUS)
 
     @property
     def bytes(self) -> int:
@@ -113,7 +113,7 @@ def first_shape(operator: str, shape: tuple[int, ...], radius: int) -> tuple[int
 
 def works(levels: tuple[Level, ...] = (*LEVELS, BATCHED)) -> Iterator[Work]:
     """Every operator with every dtype at every level."""
-    for operator in OPERATORS:
+    for operator in CORRELATIONS:
         for dtype in BYTES:
             for level in levels:
                 yield Work(operator, level, dtype)

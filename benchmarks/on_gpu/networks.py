@@ -7,7 +7,7 @@ from shift_correlation import replaced_correlations, shift_correlations
 from torch import Tensor
 
 from gocor.export.checkpoint import seeded_network
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.runtime.preprocess import preprocess
 from gocor.runtime.sample_pair import sample_pair
 from on_gpu.correctness import current_stream, errors
@@ -45,7 +45,7 @@ def kernel_correlations(kernels: Kernels) -> contextlib.AbstractContextManager[N
 
     def operator(name: str, first: Tensor, query: Tensor, radius: int) -> Tensor:
         first, query = first.contiguous(), query.contiguous()
-        output = query.new_empty(OPERATORS[name].check(first.shape, query.shape, radius))
+        output = query.new_empty(CORRELATIONS[name].check(first.shape, query.shape, radius=radius))
         addresses = (first.data_ptr(), query.data_ptr(), output.data_ptr())
         dtype = str(query.dtype).removeprefix("torch.")
         kernels.launch(name, dtype, radius, query.shape, addresses, current_stream(query))

@@ -16,7 +16,7 @@ import numpy as np
 
 from gocor.core.errors import GocorError
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 from on_gpu.driver import LIBRARY, Driver
 from on_gpu.kernels import Kernels, Source, packaged
@@ -30,7 +30,7 @@ def run(kernels: Kernels, radius: int, plant: str) -> list[str]:
     """Runs both operators with both dtypes; gives the calls whose result is wrong."""
     return [
         f"{operator} {dtype} radius {radius} {shape} + {offset}"
-        for operator, dtype, shape, offset in itertools.product(OPERATORS, BYTES, SHAPES, (0, 1))
+        for operator, dtype, shape, offset in itertools.product(CORRELATIONS, BYTES, SHAPES, (0, 1))
         if not _is_right(kernels, (operator, dtype, radius), shape, offset, plant)
     ]
 
@@ -43,7 +43,7 @@ def _is_right(
     rng = np.random.default_rng(radius)
     shapes = first_shape(operator, shape, radius), shape
     first, query = (rng.standard_normal(s).astype(dtype) for s in shapes)
-    output = np.empty(OPERATORS[operator].check(*shapes, radius), dtype)
+    output = np.empty(CORRELATIONS[operator].check(*shapes, radius=radius), dtype)
     allocations = []
     for array in (first, query, output):
         short = size if plant == OUT_OF_BOUNDS and array is output else 0
@@ -61,7 +61,7 @@ def _is_right(
         driver.free(address)
     expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
     error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
-    return bool(error <= OPERATORS[operator].tolerances[dtype])
+    return bool(error <= CORRELATIONS[operator].tolerances[dtype])
 
 
 def without_barriers(source: Source) -> Source:

@@ -24,7 +24,7 @@ def local_correlation(
     Raises:
         ShapeError: shapes differ; the text gives both.
     """
-    shape = SCHEMA.check(reference.shape, query.shape, radius)
+    shape = SCHEMA.check(reference.shape, query.shape, radius=radius)
     height, width = shape[2:]
     border = ((0, 0), (0, 0), (radius, radius), (radius, radius))
     padded = np.pad(query.astype(np.float64), border)

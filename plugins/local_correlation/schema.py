@@ -8,7 +8,7 @@ NAME = "LocalCorrelation"
 def output_shape(reference: Shape, query: Shape, radius: int) -> tuple[int, ...]:
     """``(N, C, H, W)`` twice gives ``(N, (2r+1)**2, H, W)``."""
     if len(reference) != 4 or reference != query:
-        raise fail_shapes(NAME, reference, query, "expected two equal shapes (N, C, H, W)")
+        raise fail_shapes(NAME, reference, query, expected="expected two equal shapes (N, C, H, W)")
     batch, _, height, width = reference
     return batch, displacements(radius), height, width
 

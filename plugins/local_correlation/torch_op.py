@@ -28,19 +28,19 @@ def local_correlation(reference: Tensor, query: Tensor, radius: int) -> Tensor:
         GOCor, NeurIPS 2020, sec. 3; order and scale as in the public checkpoints.
     """
     if exporting():
-        return onnx_node(SCHEMA, reference, query, radius)
+        return onnx_node(SCHEMA, reference, query, radius=radius)
     return torch.ops.gocor.local_correlation(reference, query, radius)
 
 
 @torch.library.custom_op("gocor::local_correlation", mutates_args=())
 def _operator(reference: Tensor, query: Tensor, radius: int) -> Tensor:
-    SCHEMA.check(reference.shape, query.shape, radius)
+    SCHEMA.check(reference.shape, query.shape, radius=radius)
     return correlate(reference, query, radius)
 
 
 @_operator.register_fake
 def _fake(reference: Tensor, query: Tensor, radius: int) -> Tensor:
-    return reference.new_empty(SCHEMA.check(reference.shape, query.shape, radius))
+    return reference.new_empty(SCHEMA.check(reference.shape, query.shape, radius=radius))
 
 
 def _setup(

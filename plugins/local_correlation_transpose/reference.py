@@ -25,7 +25,7 @@ def local_correlation_transpose(
     Raises:
         ShapeError: shapes do not fit; the text gives both.
     """
-    shape = SCHEMA.check(volume.shape, query.shape, radius)
+    shape = SCHEMA.check(volume.shape, query.shape, radius=radius)
     channels, height, width = shape[1:]
     border = ((0, 0), (0, 0), (radius, radius), (radius, radius))
     padded = np.pad(query.astype(np.float64), border)

@@ -10,7 +10,7 @@ def output_shape(volume: Shape, query: Shape, radius: int) -> tuple[int, ...]:
     channels = displacements(radius)
     fits = len(volume) == len(query) == 4 and volume[1] == channels
     if not fits or (volume[0], *volume[2:]) != (query[0], *query[2:]):
-        raise fail_shapes(NAME, volume, query, f"expected (N, {channels}, H, W) and (N, C, H, W)")
+        raise fail_shapes(NAME, volume, query, expected=f"expected (N, {channels}, H, W) and (N, C, H, W)")
     return tuple(query)
 
 

@@ -29,19 +29,19 @@ def local_correlation_transpose(volume: Tensor, query: Tensor, radius: int) -> T
         GOCor, NeurIPS 2020, sec. 3.
     """
     if exporting():
-        return onnx_node(SCHEMA, volume, query, radius)
+        return onnx_node(SCHEMA, volume, query, radius=radius)
     return torch.ops.gocor.local_correlation_transpose(volume, query, radius)
 
 
 @torch.library.custom_op("gocor::local_correlation_transpose", mutates_args=())
 def _operator(volume: Tensor, query: Tensor, radius: int) -> Tensor:
-    SCHEMA.check(volume.shape, query.shape, radius)
+    SCHEMA.check(volume.shape, query.shape, radius=radius)
     return correlate_transpose(volume, query, radius)
 
 
 @_operator.register_fake
 def _fake(volume: Tensor, query: Tensor, radius: int) -> Tensor:
-    return query.new_empty(SCHEMA.check(volume.shape, query.shape, radius))
+    return query.new_empty(SCHEMA.check(volume.shape, query.shape, radius=radius))
 
 
 def _setup(

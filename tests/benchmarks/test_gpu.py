@@ -24,7 +24,7 @@ from golden import relative_l2
 from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, ProviderError
 from gocor.export.networks import create_network
 from gocor.plugins.launch import Launch
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu
@@ -96,7 +96,7 @@ def test_the_table_on_the_host(host_kernels: kernels.Kernels, radius: int) -> No
 def test_the_table_has_every_kernel_aligned_and_not() -> None:
     table = list(correctness.cases())
     assert {(c.operator, c.dtype, c.radius) for c in table} == {
-        (operator, dtype, radius) for operator in OPERATORS for dtype in BYTES for radius in range(1, 9)
+        (operator, dtype, radius) for operator in CORRELATIONS for dtype in BYTES for radius in range(1, 9)
     }
     assert 0 in correctness.OFFSETS
     assert any(offset % 2 for offset in correctness.OFFSETS)
@@ -147,13 +147,13 @@ def test_one_wrong_element_in_a_large_output_is_noticed(
 
     monkeypatch.setattr(correctness, "_expected", off_by_one_element)
     row = next(correctness.check(host_kernels, dataclasses.replace(CASE, dtype="float16"), CPU))
-    assert row.relative_l2 <= OPERATORS[CASE.operator].tolerances["float16"]
+    assert row.relative_l2 <= CORRELATIONS[CASE.operator].tolerances["float16"]
     assert row.worst == pytest.approx(0.03, rel=0.1)
     assert not row.passed
 
 
 def test_the_large_cases_have_the_same_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    for operator in OPERATORS:
+    for operator in CORRELATIONS:
         case = dataclasses.replace(CASE, operator=operator, shape=(2, 30, 40, 50))
         inputs = case.inputs()
         assert inputs[1].size >= 1e5  # computed by shifts
@@ -240,7 +240,7 @@ def test_allocations_end_where_the_arrays_do(fake_driver: str, plant: str, missi
     assert sizes == [100, 100, 4 * (9 * 12 + 1) - missing]
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", CORRELATIONS)
 @pytest.mark.parametrize("dtype", BYTES)
 def test_barriers_can_be_taken_out(operator: str, dtype: str) -> None:
     assert b"bar.sync" in kernels.packaged(operator, dtype, 4)[1]
@@ -320,7 +320,9 @@ def test_levels_are_those_of_the_networks(name: str) -> None:
 
     def correlation(reference: torch.Tensor, query: torch.Tensor, radius: int) -> torch.Tensor:
         asked.add((tuple(query.shape), radius))
-        return reference.new_empty(OPERATORS["LocalCorrelation"].check(reference.shape, query.shape, radius))
+        return reference.new_empty(
+            CORRELATIONS["LocalCorrelation"].check(reference.shape, query.shape, radius=radius)
+        )
 
     def transpose(volume: torch.Tensor, query: torch.Tensor, radius: int) -> torch.Tensor:
         asked.add((tuple(query.shape), radius))
@@ -335,7 +337,7 @@ def test_levels_are_those_of_the_networks(name: str) -> None:
 
 
 def test_bytes_and_flops() -> None:
-    correlation, transpose = (Work(name, LEVELS[0], "float16") for name in OPERATORS)
+    correlation, transpose = (Work(name, LEVELS[0], "float16") for name in CORRELATIONS)
     pixels = 112 * 256
     assert correlation.bytes == transpose.bytes == 2 * pixels * (32 + 32 + 81)
     assert dataclasses.replace(correlation, dtype="float32").bytes == 2 * correlation.bytes
@@ -367,7 +369,7 @@ def test_timing_statistics() -> None:
     assert time.samples_us == (4.0, 1.0, 2.0, 3.0, 100.0)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", CORRELATIONS)
 @pytest.mark.parametrize("radius", [1, 4])
 def test_peers_compute_the_same(operator: str, radius: int) -> None:
     case = correctness.Case(operator, "float32", radius, (2, 5, 9, 13))
@@ -379,7 +381,7 @@ def test_peers_compute_the_same(operator: str, radius: int) -> None:
         assert relative_l2(actual, expected) < 1e-6
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", CORRELATIONS)
 def test_the_compiled_peer_compiles_whole(operator: str) -> None:
     case = correctness.Case(operator, "float32", 4, (1, 5, 9, 13))
     inputs = [torch.from_numpy(array) for array in case.inputs()]
@@ -474,7 +476,7 @@ def test_samples() -> None:
 
 
 @pytest.mark.usefixtures("no_gpu_needed")
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", CORRELATIONS)
 @pytest.mark.parametrize("dtype", BYTES)
 def test_a_row_of_times(
     host_kernels: kernels.Kernels, monkeypatch: pytest.MonkeyPatch, operator: str, dtype: str

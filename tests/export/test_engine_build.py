@@ -30,7 +30,7 @@ from gocor.export.engine import EngineReport, build_engine
 from gocor.export.engine_config import EngineConfig
 from gocor.plugins import ptx
 from gocor.plugins.plugin_library import PluginLibrary
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.runtime.manifest import EngineManifest
 
 
@@ -39,7 +39,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     """TensorRT and a GPU."""
     fake = FakeTensorRT()
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr("gocor.plugins.tensorrt_quick.register", lambda: fake.plugins.update(OPERATORS))
+    monkeypatch.setattr("gocor.plugins.tensorrt_quick.register", lambda: fake.plugins.update(CORRELATIONS))
     put_gpu(monkeypatch)
     return fake
 
@@ -190,7 +190,7 @@ def test_a_plugin_library_is_loaded_and_named_by_its_hash(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(OPERATORS)
+    library.in_library = set(CORRELATIONS)
     report = build(model, plugin_library=file)
     assert (report.manifest.plugins, report.manifest.plugin_sha256) == ("library", sha256(file))
     build(model, plugin_library=file, version_compatible=True)
@@ -201,7 +201,7 @@ def test_a_plugin_library_may_be_a_bare_name_in_the_working_folder(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(OPERATORS)
+    library.in_library = set(CORRELATIONS)
     monkeypatch.chdir(model.parent)
     report = build(model, plugin_library=Path(file.name), version_compatible=True)
     assert report.manifest.plugins == "library"
@@ -212,7 +212,7 @@ def test_the_plugin_library_is_not_taken_for_the_packages_plugins(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(OPERATORS)
+    library.in_library = set(CORRELATIONS)
     build(model, plugin_library=file)
     model.with_suffix(".engine").unlink()
     assert refusal(ConfigError, model) == (
@@ -229,7 +229,7 @@ def test_the_packages_plugins_are_not_taken_for_a_plugin_library(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(OPERATORS)
+    library.in_library = set(CORRELATIONS)
     build(model)
     build(model).path.unlink()  # again the same is no mixture
     assert refusal(ConfigError, model, plugin_library=file) == (
@@ -327,7 +327,7 @@ def test_a_plugin_library_of_another_tensorrt(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch, tensorrt="10.13.3.9")
-    library.in_library = set(OPERATORS)
+    library.in_library = set(CORRELATIONS)
     assert "was built for TensorRT 10.13.3.9, and this is 11.4.0.106" in refusal(
         ConfigError, model, plugin_library=file
     )

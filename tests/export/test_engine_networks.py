@@ -14,7 +14,7 @@ from operator_models import Call, first_shape, model_of
 
 from gocor.export.checkpoint import seeded_network
 from gocor.export.onnx_export import export_onnx
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.runtime.manifest import EngineManifest
 from gocor.runtime.metadata import Io
 from gocor.runtime.spec import SPECS
@@ -74,7 +74,7 @@ def test_turing_is_refused_with_the_librarys_reason(exported: Any, tmp_path: Pat
 @pytest.mark.parametrize("element", ["FLOAT", "FLOAT16"])
 def test_each_function_body_is_built_alone(element: str, tmp_path: Path) -> None:
     files = []
-    for operator in OPERATORS:
+    for operator in CORRELATIONS:
         for radius, shape in ((4, (1, 32, 24, 20)), (2, (2, 3, 7, 9))):
             call = Call(operator, radius, first_shape(operator, shape, radius), shape)
             files.append(tmp_path / f"{operator}_r{radius}.onnx")

@@ -14,7 +14,7 @@ from gocor.core.errors import ConfigError
 from gocor.export.checkpoint import seeded_network
 from gocor.export.onnx_export import export_onnx
 from gocor.export.oracle import load_oracle, oracle_model
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
@@ -56,7 +56,7 @@ def test_it_rounds_where_onnx_runtime_does_not(optimise: bool) -> None:
 
 def test_the_model_stays_and_the_oracle_is_a_legal_float_model() -> None:
     shape = (1, 16, 9, 11)
-    calls = [Call(name, 2, first_shape(name, shape, 2), shape) for name in OPERATORS]
+    calls = [Call(name, 2, first_shape(name, shape, 2), shape) for name in CORRELATIONS]
     model = model_of(calls, HALF)
     before = model.SerializeToString()
     for value in (*model.graph.input, *model.graph.output):
@@ -106,7 +106,7 @@ def test_a_convolution_is_that_of_half_precision() -> None:
     assert (got != exact.astype(np.float32)).mean() > 0.9
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", CORRELATIONS)
 @pytest.mark.parametrize("channels", [16, 196])
 def test_correlations_keep_the_tolerance_of_half_precision(name: str, channels: int) -> None:
     """196 channels: the bodies round 1/196 to half precision, which is within one rounding of the result."""

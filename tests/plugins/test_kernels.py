@@ -20,7 +20,7 @@ from gocor.plugins.launch import Launch
 from gocor.plugins.local_correlation.launch import launch as launch_local_correlation
 from gocor.plugins.local_correlation_transpose.launch import launch as launch_local_correlation_transpose
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 
 # The radii that kernels know; then several tiles and chunks of channels, and widths that are multiples of 8
@@ -95,7 +95,7 @@ def test_kernel(
     kernels: HostKernels, operator: str, dtype: str, shape: tuple[int, ...], radius: int, shift: int
 ) -> None:
     """NaN around the inputs and in the output: what is read outside, or not written, shows."""
-    schema = OPERATORS[operator]
+    schema = CORRELATIONS[operator]
     first, query = random_inputs(operator, shape, radius, dtype)
     expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
     inputs = [guarded(array.shape, dtype, shift, array) for array in (first, query)]
@@ -119,7 +119,7 @@ def test_kernel_accumulates_in_float32(kernels: HostKernels, operator: str, dtyp
     query += np.asarray(2**-9, dtype)
     expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
     out = np.empty(expected.shape, dtype)
-    kernels.run(OPERATORS[operator], problem_of(shape, radius, dtype), first, query, out)
+    kernels.run(CORRELATIONS[operator], problem_of(shape, radius, dtype), first, query, out)
     assert np.array_equal(out, expected.astype(dtype))
 
 
@@ -128,7 +128,7 @@ def test_kernel_accumulates_in_float32(kernels: HostKernels, operator: str, dtyp
 def test_kernel_on_an_empty_batch(kernels: HostKernels, operator: str, dtype: str) -> None:
     out = np.full(100, np.nan, dtype)
     shape = (0, 4, 9, 7)
-    assert kernels.run(OPERATORS[operator], problem_of(shape, 2, dtype), out, out, out) is None
+    assert kernels.run(CORRELATIONS[operator], problem_of(shape, 2, dtype), out, out, out) is None
     assert np.isnan(out).all()
 
 
@@ -136,7 +136,7 @@ def test_kernel_on_an_empty_batch(kernels: HostKernels, operator: str, dtype: st
 def test_there_is_no_kernel_beyond_radius_8(kernels: HostKernels, operator: str) -> None:
     out = np.zeros(1, np.float32)
     problem = problem_of((1, 1, 1, 1), MAX_KERNEL_RADIUS + 1, "float32")
-    assert kernels.run(OPERATORS[operator], problem, out, out, out) == "there is no such kernel"
+    assert kernels.run(CORRELATIONS[operator], problem, out, out, out) == "there is no such kernel"
 
 
 # ── launches
@@ -152,10 +152,12 @@ LAUNCHES: dict[str, Callable[..., Launch]] = {
 def test_launches_are_the_same_in_python_and_cpp(kernels: HostKernels, operator: str, dtype: str) -> None:
     for radius in range(1, MAX_KERNEL_RADIUS + 1):
         for shape in ((1, 1, 1, 1), (3, 32, 112, 256), (2, 33, 113, 257), (1, 196, 7, 16), (0, 5, 4, 3)):
-            there = kernels.geometry(OPERATORS[operator], problem_of(shape, radius, dtype))
+            there = kernels.geometry(CORRELATIONS[operator], problem_of(shape, radius, dtype))
             here = LAUNCHES[operator](*shape, radius, dtype)
             assert (
-                there.kernel.decode() == here.kernel == ptx.Variant(OPERATORS[operator], dtype, radius).kernel
+                there.kernel.decode()
+                == here.kernel
+                == ptx.Variant(CORRELATIONS[operator], dtype, radius).kernel
             )
             assert (*there.grid,) == here.grid
             assert (there.threads, there.shared) == (here.block, here.shared)
@@ -264,7 +266,7 @@ PLANTS = {
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 def test_planted_mistake_is_found(plant: Plant, tmp_path: Path) -> None:
     plugins = tmp_path / "plugins"
-    for folder in ("native", *(schema.torch_name for schema in OPERATORS.values())):
+    for folder in ("native", *(schema.torch_name for schema in CORRELATIONS.values())):
         shutil.copytree(PLUGINS / folder, plugins / folder, ignore=shutil.ignore_patterns("__pycache__"))
     source = (plugins / plant.file).read_text()
     assert source.count(plant.right) == 1

@@ -11,10 +11,10 @@ from operator_models import FUNCTIONS, Call, Dims, first_shape, model_of, random
 
 from gocor.plugins.onnx_tiles import OPSET
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import DOMAIN, displacements
 
-OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
+OPERATOR = pytest.mark.parametrize("operator", CORRELATIONS)
 
 # Two sizes and two radii of each operator: one body has to serve all of them.
 SHAPES = {
@@ -41,7 +41,7 @@ def four_calls(symbolic: bool) -> list[Call]:
 def test_one_body_serves_calls_of_all_sizes(symbolic: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = model_of(four_calls(symbolic))
-    assert [function.name for function in model.functions] == list(OPERATORS)
+    assert [function.name for function in model.functions] == list(CORRELATIONS)
     feeds, expected = {}, []
     for i, (operator, shape, radius) in enumerate(SIZES):
         first, query = random_inputs(operator, shape, radius)
@@ -49,7 +49,7 @@ def test_one_body_serves_calls_of_all_sizes(symbolic: bool) -> None:
         expected.append(REFERENCES[operator](first, query, radius))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for actual, wanted, (operator, *_) in zip(session.run(None, feeds), expected, SIZES, strict=True):
-        assert relative_l2(actual, wanted) <= OPERATORS[operator].tolerances["float32"]
+        assert relative_l2(actual, wanted) <= CORRELATIONS[operator].tolerances["float32"]
 
 
 @pytest.mark.parametrize("symbolic", [False, True], ids=["fixed", "symbolic"])
@@ -59,7 +59,7 @@ def test_onnx_accepts_it(symbolic: bool) -> None:
 
 @OPERATOR
 def test_signature_is_the_schema(operator: str) -> None:
-    function, schema = FUNCTIONS[operator](), OPERATORS[operator]
+    function, schema = FUNCTIONS[operator](), CORRELATIONS[operator]
     assert (function.domain, function.name) == (DOMAIN, schema.name)
     assert tuple(function.input) == schema.inputs
     assert tuple(function.output) == (schema.output,)
@@ -71,7 +71,7 @@ def test_signature_is_the_schema(operator: str) -> None:
 def test_names_are_unique_and_without_overload() -> None:
     """TensorRT takes one body for all functions of a name, whatever their domain or overload."""
     functions = [make() for make in FUNCTIONS.values()]
-    assert list(FUNCTIONS) == list(OPERATORS)
+    assert list(FUNCTIONS) == list(CORRELATIONS)
     assert len({function.name for function in functions}) == len(functions)
     assert not any(function.overload for function in functions)
     assert not any(node.overload for node in model_of(four_calls(symbolic=False)).graph.node)

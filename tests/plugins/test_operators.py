@@ -17,7 +17,7 @@ from operator_models import Call, first_shape, model_of, random_inputs
 from gocor.plugins import torch_ops
 from gocor.plugins.local_correlation.reference import local_correlation
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import displacements
 
 SMALL = [case for case in CASES if np.prod(case[0]) * displacements(case[1]) < 1e6]
@@ -28,7 +28,7 @@ DEVICE = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_ava
 def tolerance(operator: str, dtype: str) -> float:
     """The schema's; float64 and bfloat16, which PyTorch takes too, by their own rounding."""
     others = {"float64": 1e-12, "bfloat16": 8e-3}
-    return (dict(OPERATORS[operator].tolerances) | others)[dtype]
+    return (dict(CORRELATIONS[operator].tolerances) | others)[dtype]
 
 
 # ── the reference
@@ -89,7 +89,7 @@ def test_reference_against_opencv() -> None:
 
 
 def run_torch(operator: str, first: torch.Tensor, query: torch.Tensor, radius: int) -> torch.Tensor:
-    return getattr(torch_ops, OPERATORS[operator].torch_name)(first, query, radius)
+    return getattr(torch_ops, CORRELATIONS[operator].torch_name)(first, query, radius)
 
 
 def check_torch(operator: str, first: torch.Tensor, query: torch.Tensor, radius: int) -> None:
@@ -153,7 +153,7 @@ def test_torch_leaves_its_inputs_alone(operator: str) -> None:
 @OPERATOR
 def test_torch_on_an_empty_batch(operator: str) -> None:
     first, query = (torch.from_numpy(a[:0]) for a in random_inputs(operator, (1, 4, 9, 7), 2))
-    expected = OPERATORS[operator].check(first.shape, query.shape, 2)
+    expected = CORRELATIONS[operator].check(first.shape, query.shape, radius=2)
     assert run_torch(operator, first, query, 2).shape == expected
 
 

@@ -29,7 +29,7 @@ from gocor.core.files import sha256
 from gocor.core.version import __version__
 from gocor.plugins.plugin_library import REMEDY, PluginLibrary, describe
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import DOMAIN, MAX_KERNEL_RADIUS
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def test_creators_say_what_the_schema_says(harness: Harness) -> None:
                 for field in schema.plugin_fields
             ],
         }
-        for schema in OPERATORS.values()
+        for schema in CORRELATIONS.values()
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_plugin_lives_on_in_copies(harness: Harness, operator: str, radius: in
 
 @OPERATOR
 def test_a_node_without_attributes_has_the_default_radius(harness: Harness, operator: str) -> None:
-    default = OPERATORS[operator].attribute("radius").default
+    default = CORRELATIONS[operator].attribute("radius").default
     assert harness("create", operator)["description"] == f"gocor {__version__}, radius {default}"
 
 
@@ -193,7 +193,7 @@ def test_attributes_that_make_no_plugin(harness: Harness, operator: str, attribu
 
 @OPERATOR
 def test_formats(harness: Harness, operator: str) -> None:
-    expected = {" ".join([f"{dtype}/linear"] * 3) for dtype in OPERATORS[operator].tolerances}
+    expected = {" ".join([f"{dtype}/linear"] * 3) for dtype in CORRELATIONS[operator].tolerances}
     assert set(harness("formats", operator)["formats"]) == expected
 
 
@@ -220,7 +220,7 @@ def test_output_shapes(harness: Harness, operator: str, shape: tuple[int, ...], 
     assert answer == {
         "status": 0,
         "log": [],
-        "shape": list(OPERATORS[operator].check(first, shape, radius)),
+        "shape": list(CORRELATIONS[operator].check(first, shape, radius=radius)),
     }
 
 
@@ -335,7 +335,7 @@ class Call:
         expected = REFERENCES[self._operator](first, query, self._radius)
         output = np.fromfile(self._files[2], self._dtype).reshape(expected.shape)
         error = relative_l2(output.astype(np.float64), expected.astype(np.float64))
-        assert error <= OPERATORS[self._operator].tolerances[self._dtype]
+        assert error <= CORRELATIONS[self._operator].tolerances[self._dtype]
 
 
 @OPERATOR
@@ -478,11 +478,11 @@ def test_nvidias_registry_loads_it(library: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason='needs: pip install "gocor-deploy[rtx]"')
     # What a library built for TensorRT 10 logs in TensorRT 11, which that of RTX is, ends up elsewhere.
     can_log = describe(library).tensorrt_version.startswith("11.")
-    arguments = (str(library), list(OPERATORS), (4, 9) if can_log else (4,))
+    arguments = (str(library), list(CORRELATIONS), (4, 9) if can_log else (4,))
     result = _run([sys.executable, "-c", LOAD, *map(json.dumps, arguments)])
     assert result.returncode == 0, result.stdout + result.stderr
     expected = []
-    for name in OPERATORS:
+    for name in CORRELATIONS:
         error = f"error: gocor: {name} conv1: has radius 9, and CUDA kernels go from 1 to 8; {WITHOUT}"
         expected += [f"{name} 1 gocor radius", "True", *([error, "False"] if can_log else [])]
     assert result.stdout.splitlines() == expected

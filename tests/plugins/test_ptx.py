@@ -14,12 +14,12 @@ from gocor.plugins import nvrtc, ptx
 from gocor.plugins.launch import SUFFIXES, entry_point
 from gocor.plugins.nvrtc import Nvrtc
 from gocor.plugins.ptx import Variant
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 ALL = list(ptx.variants())
 EACH = pytest.mark.parametrize("variant", ALL, ids=[variant.name for variant in ALL])
-CORRELATION = OPERATORS["LocalCorrelation"]
+CORRELATION = CORRELATIONS["LocalCorrelation"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def ptxas() -> str:
 
 
 def test_every_operator_dtype_and_radius_is_there() -> None:
-    assert len(ALL) == len(OPERATORS) * 2 * 8
+    assert len(ALL) == len(CORRELATIONS) * 2 * 8
     assert {path.name for path in ptx.FOLDER.iterdir()} == {f"{v.name}.ptx" for v in ALL} | {"index.json"}
     assert set(ptx.index()["variants"]) == {variant.name for variant in ALL}
 
@@ -253,11 +253,11 @@ def test_kernels_keep_to_registers(variant: Variant, ptxas: str, tmp_path: Path)
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
 @pytest.mark.parametrize("dtype", SUFFIXES)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", CORRELATIONS)
 def test_kernels_of_pwcnet_on_every_architecture(
     operator: str, dtype: str, architecture: str, ptxas: str, tmp_path: Path
 ) -> None:
-    check_resources(ptxas, Variant(OPERATORS[operator], dtype, 4), architecture, tmp_path)
+    check_resources(ptxas, Variant(CORRELATIONS[operator], dtype, 4), architecture, tmp_path)
 
 
 @pytest.mark.slow

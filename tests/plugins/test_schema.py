@@ -7,10 +7,12 @@ from gocor.core.errors import ConfigError, GocorError, ShapeError
 from gocor.plugins.local_correlation.reference import local_correlation
 from gocor.plugins.local_correlation.schema import SCHEMA as CORRELATION
 from gocor.plugins.local_correlation_transpose.schema import SCHEMA as TRANSPOSE
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.local_gocor.schema import SCHEMA as LOCAL_GOCOR
+from gocor.plugins.registry import CORRELATIONS, KERNELS, OPERATORS
 from gocor.plugins.schema import OpSchema, displacements
 
-BOTH = pytest.mark.parametrize("schema", OPERATORS.values(), ids=OPERATORS)
+ALL = pytest.mark.parametrize("schema", OPERATORS.values(), ids=OPERATORS)
+BOTH = pytest.mark.parametrize("schema", CORRELATIONS.values(), ids=CORRELATIONS)
 
 
 @pytest.fixture(params=["numpy", "torch"])
@@ -29,7 +31,9 @@ def host(request: pytest.FixtureRequest):
 
 
 def test_the_registry_has_each_operator_under_its_own_name() -> None:
-    assert list(OPERATORS) == ["LocalCorrelation", "LocalCorrelationTranspose"]
+    assert list(CORRELATIONS) == ["LocalCorrelation", "LocalCorrelationTranspose"]
+    assert list(OPERATORS) == [*CORRELATIONS, "LocalGOCor"]
+    assert set(KERNELS) <= set(OPERATORS)
     assert all(name == schema.name for name, schema in OPERATORS.items())
 
 
@@ -39,11 +43,13 @@ def test_names_are_no_standard_ones() -> None:
     assert not set(OPERATORS) & {schema.name for schema in onnx.defs.get_all_schemas()}
 
 
-@BOTH
+@ALL
 def test_attributes_of_a_node(schema: OpSchema) -> None:
-    expected = {"radius": 3, "plugin_namespace": "gocor", "plugin_version": "1", "aot": 1}
-    assert schema.node_attributes(3) == expected
-    assert list(schema.node_attributes(3)) == [attribute.name for attribute in schema.attributes]
+    chosen = {"radius": 3, "iterations": 0} if schema is LOCAL_GOCOR else {"radius": 3}
+    expected = {**chosen, "plugin_namespace": "gocor", "plugin_version": "1", "aot": 1}
+    assert schema.node_attributes(**chosen) == expected
+    assert list(schema.node_attributes(**chosen)) == [attribute.name for attribute in schema.attributes]
+    assert [attribute.name for attribute in schema.plugin_fields] == list(chosen)
     assert schema.attribute("plugin_version").default == str(schema.version)
 
 
@@ -60,8 +66,41 @@ def test_the_name_in_pytorch(schema: OpSchema) -> None:
 def test_output_shapes(radius: int) -> None:
     volume, features = (2, (2 * radius + 1) ** 2, 5, 7), (2, 3, 5, 7)
     assert displacements(radius) == volume[1]
-    assert CORRELATION.check(features, features, radius) == volume
-    assert TRANSPOSE.check(volume, features, radius) == features
+    assert CORRELATION.check(features, features, radius=radius) == volume
+    assert TRANSPOSE.check(volume, features, radius=radius) == features
+    maps = [volume[1:2]] * 3
+    assert LOCAL_GOCOR.check(features, features, *maps, (4,), radius=radius, iterations=0) == volume
+
+
+@pytest.mark.parametrize(
+    ("shapes", "text"),
+    [
+        (
+            ((1, 3, 5, 7), (1, 3, 5, 8), (25,), (25,), (25,), (4,)),
+            "inputs of shapes [1, 3, 5, 7] and [1, 3, 5, 8]; expected two equal shapes (N, C, H, W)",
+        ),
+        (
+            ((1, 3, 5, 7), (1, 3, 5, 7), (25,), (1, 25, 1, 1), (25,), (4,)),
+            "inputs of shapes [25], [1, 25, 1, 1], [25] and [4]; expected three of (25,), and (4,)",
+        ),
+        (
+            ((1, 3, 5, 7), (1, 3, 5, 7), (25,), (25,), (25,), (3,)),
+            "inputs of shapes [25], [25], [25] and [3]; expected three of (25,), and (4,)",
+        ),
+    ],
+)
+def test_inputs_of_local_gocor_that_do_not_fit(shapes: tuple[tuple[int, ...], ...], text: str) -> None:
+    with pytest.raises(ShapeError) as caught:
+        LOCAL_GOCOR.check(*shapes, radius=2, iterations=3)
+    assert str(caught.value) == f"LocalGOCor: {text}"
+
+
+@pytest.mark.parametrize("iterations", [-1, 1001, 1.5])
+def test_iterations_that_make_no_sense(iterations: object) -> None:
+    features = (1, 3, 5, 7)
+    with pytest.raises(ConfigError) as caught:
+        LOCAL_GOCOR.check(features, features, iterations=iterations)  # type: ignore[arg-type]
+    assert str(caught.value) == f"iterations: is {iterations!r}; a whole number from 0 to 1000"
 
 
 @BOTH
@@ -69,7 +108,7 @@ def test_output_shapes(radius: int) -> None:
 def test_a_radius_that_makes_no_sense(schema: OpSchema, radius: object) -> None:
     features = (1, 3, 5, 7)
     with pytest.raises(ConfigError) as caught:
-        schema.check(features, features, radius)  # type: ignore[arg-type]
+        schema.check(features, features, radius=radius)  # type: ignore[arg-type]
     assert str(caught.value) == f"radius: is {radius!r}; a whole number from 1 to 16"
 
 

@@ -14,10 +14,10 @@ from tensorrt_stubs import InTensorRT, compile_nvinfer, process_with_tensorrt
 from gocor.core.errors import ConfigError, DependencyError, ShapeError
 from gocor.plugins import ptx, tensorrt_quick
 from gocor.plugins.launch import Launch
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.schema import DOMAIN, displacements
 
-OPERATOR = pytest.mark.parametrize("operator", OPERATORS)
+OPERATOR = pytest.mark.parametrize("operator", CORRELATIONS)
 DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 SIZES = [(1, 1, 1, 1), (2, 13, 17, 23), (1, 196, 6, 8), (1, 32, 112, 256), (3, 128, 60, 81)]
 Size = tuple[int, ...]
@@ -55,7 +55,7 @@ def inputs(operator: str, size: Size, radius: int) -> tuple[Size, Size]:
 
 def launch(operator: str, query: Size, radius: int, dtype: str) -> Launch:
     """The launch for a query of this shape, in plain numbers."""
-    module = import_module(f"gocor.plugins.{OPERATORS[operator].torch_name}.launch")
+    module = import_module(f"gocor.plugins.{CORRELATIONS[operator].torch_name}.launch")
     return module.launch(*query, radius=radius, dtype=dtype)
 
 
@@ -64,15 +64,15 @@ def launch(operator: str, query: Size, radius: int, dtype: str) -> Launch:
 
 def test_registering_again_does_nothing(in_tensorrt: InTensorRT) -> None:
     in_tensorrt(layer.register, 3)
-    assert len(in_tensorrt(layer.registered)) == len(OPERATORS)
+    assert len(in_tensorrt(layer.registered)) == len(CORRELATIONS)
 
 
 @OPERATOR
 def test_the_registry_knows_the_plugin_of_the_schema(operator: str, in_tensorrt: InTensorRT) -> None:
     """The parser looks for the name, version and namespace of a node, and copies the fields it finds."""
-    schema = OPERATORS[operator]
+    schema = CORRELATIONS[operator]
     in_tensorrt(layer.register, 1)
-    node = schema.node_attributes(4)
+    node = schema.node_attributes(radius=4)
     fields = in_tensorrt(layer.registered)[operator, node["plugin_version"], node["plugin_namespace"]]
     assert node["plugin_namespace"] == DOMAIN
     assert [name for name, _ in fields] == [attribute.name for attribute in schema.plugin_fields]
@@ -82,7 +82,7 @@ def test_the_registry_knows_the_plugin_of_the_schema(operator: str, in_tensorrt:
 @OPERATOR
 def test_every_attribute_has_a_reader(operator: str) -> None:
     """A node's attribute that neither the plugin nor the parser reads would be lost without a word."""
-    schema = OPERATORS[operator]
+    schema = CORRELATIONS[operator]
     parser = {"plugin_namespace", "plugin_version", "aot"}
     assert parser | {a.name for a in schema.plugin_fields} == {a.name for a in schema.attributes}
     assert schema.attribute("aot").default == 1
@@ -99,7 +99,7 @@ def test_a_build(operator: str, size: Size, dtype: str, dynamic: bool, build: Bu
     first, second = inputs(operator, size, 4)
     built = build(operator, 4, dtype, first, second, dynamic)
     assert built.output_dtypes == [dtype]
-    assert built.output_shape == OPERATORS[operator].check(first, second, 4)
+    assert built.output_shape == CORRELATIONS[operator].check(first, second, radius=4)
     assert built.arguments == second
     assert (built.kernel, built.ptx) == ptx.read(operator, DTYPES[dtype], 4)
     geometry = launch(operator, second, 4, DTYPES[dtype])
@@ -113,7 +113,7 @@ def test_every_radius(operator: str, radius: int, build: Build) -> None:
     first, second = inputs(operator, (2, 5, 19, 7), radius)
     for dtype in DTYPES:
         built = build(operator, radius, dtype, first, second, True)
-        assert built.output_shape == OPERATORS[operator].check(first, second, radius)
+        assert built.output_shape == CORRELATIONS[operator].check(first, second, radius=radius)
         assert (built.kernel, built.ptx) == ptx.read(operator, DTYPES[dtype], radius)
         assert built.grid == launch(operator, second, radius, DTYPES[dtype]).grid
 

@@ -6,7 +6,7 @@ from operator_models import first_shape
 
 from gocor.core.errors import ShapeError
 from gocor.plugins.local_correlation.reference import local_correlation as reference_correlation
-from gocor.plugins.registry import OPERATORS
+from gocor.plugins.registry import CORRELATIONS
 from gocor.plugins.torch_ops import local_correlation, local_correlation_transpose
 
 TORCH_OPS = {"LocalCorrelation": local_correlation, "LocalCorrelationTranspose": local_correlation_transpose}
@@ -67,7 +67,7 @@ def test_transpose_is_the_adjoint(radius: int) -> None:
 @OPERATOR
 def test_registration(operator: str) -> None:
     """PyTorch's own test: schema, fake tensor, autograd, tracing with fixed and symbolic shapes."""
-    registered = getattr(torch.ops.gocor, OPERATORS[operator].torch_name).default
+    registered = getattr(torch.ops.gocor, CORRELATIONS[operator].torch_name).default
     first, query = inputs(operator, (1, 3, 9, 5), 2)
     torch.library.opcheck(registered, (first, query, 2))
     torch.library.opcheck(registered, (first.float().detach(), query.float().detach(), 2))
@@ -78,7 +78,7 @@ def test_shapes_without_data(operator: str) -> None:
     first, query = (tensor.detach().to("meta") for tensor in inputs(operator, (2, 3, 9, 5), 2))
     output = TORCH_OPS[operator](first, query, 2)
     assert output.device.type == "meta"
-    assert output.shape == OPERATORS[operator].check(first.shape, query.shape, 2)
+    assert output.shape == CORRELATIONS[operator].check(first.shape, query.shape, radius=2)
 
 
 def test_the_registered_operator_checks_shapes_too() -> None:
@@ -109,7 +109,7 @@ def test_export_to_onnx() -> None:
     )
     model = program.model_proto
     nodes = [node for node in model.graph.node if node.domain == "gocor"]
-    correlation, transpose = OPERATORS
+    correlation, transpose = CORRELATIONS
     assert [node.op_type for node in nodes] == [correlation, transpose, correlation]
     assert {opset.domain: opset.version for opset in model.opset_import}["gocor"] == 1
     for node, radius in zip(nodes, (2, 2, 1), strict=True):

@@ -1,0 +1,1 @@
+"""A whole local GOCor module: initial filters, every step of their optimisation, scores on the query."""
