@@ -4,8 +4,8 @@ from gocor.plugins.schema import Attribute, OpSchema, Shape, displacements, fail
 
 NAME = "LocalGOCor"
 
-# One input, in this order. Attributes would do for trained numbers, too, but an input can come from modules in
-# training, be a constant when exported, and is float32 in every form of a plugin.
+# One input, in this order. Attributes would do for trained numbers, too, but an input can come from modules
+# in training, be a constant when exported, and is float32 in every form of a plugin.
 SCALARS = ("scaling", "step_length", "regularization", "steplength_regularization")
 
 
