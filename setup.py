@@ -30,10 +30,11 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     "train": ["scikit-image>=0.25"],
     "tensorrt": ["tensorrt>=10.9", "onnx>=1.19", CUDA],
+    "openvino": ["openvino>=2025.4", "onnx>=1.19"],
     "rtx": [f"tensorrt-rtx>=1.2; {NVIDIA_WHEELS}", "onnx>=1.19", CUDA],
 }
 # Never "tensorrt": its wheel downloads gigabytes. TensorRT-RTX is small and builds engines without a GPU.
-WITHOUT_GPU = ("cpu", "export", "verify", "video", "plot", "train", "rtx")
+WITHOUT_GPU = ("cpu", "openvino", "export", "verify", "video", "plot", "train", "rtx")
 EXTRAS["all"] = [requirement for extra in WITHOUT_GPU for requirement in EXTRAS[extra]]
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25"),

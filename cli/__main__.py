@@ -21,8 +21,8 @@ from gocor.core.version import __version__
 COMMANDS = ("export", "calibrate", "build", "verify", "run", "inspect", "bench", "eval", "doctor")
 EXTRA_OF = {
     "torch": "export", "onnx": "export", "onnxscript": "export", "safetensors": "export",
-    "onnxruntime": "cpu", "polygraphy": "verify", "cv2": "video", "matplotlib": "plot",
-    "skimage": "train",
+    "onnxruntime": "cpu", "openvino": "openvino", "polygraphy": "verify", "cv2": "video",
+    "matplotlib": "plot", "skimage": "train",
 }  # fmt: skip
 
 WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED, TERMINATED = 2, 70, 130, 143

@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gocor.core.errors import OutputError
@@ -74,6 +74,13 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes all files whole before any gets its name; the first of them gets it last."""
+    with contextlib.ExitStack() as renamed_last_first:
+        for path, content in contents.items():
+            renamed_last_first.enter_context(atomic_path(path)).write_bytes(content)
 
 
 def sha256(path: str | Path) -> str:

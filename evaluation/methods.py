@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gocor.core.errors import ConfigError, DependencyError, ImageError, ProviderError
-from gocor.runtime.session import ENGINE_SUFFIXES, PROVIDERS, load
+from gocor.runtime.openvino_manifest import OPENVINO
+from gocor.runtime.session import BUILT_SUFFIXES, ENGINE_SUFFIXES, PROVIDERS, load
 
 ZERO = "zero flow"
 
@@ -41,10 +42,10 @@ def open_methods(
     """Loads models and checkpoints, closes them afterwards, and puts peers and the zero flow behind them.
 
     Args:
-        models: ``.onnx`` files, engines, and checkpoints, which run in PyTorch.
+        models: ``.onnx`` files, what ``gocor build`` made, and checkpoints, which run in PyTorch.
         peers: names among ``PEERS``.
         provider: where ``.onnx`` files run, ``cpu`` for None; checkpoints run on the CPU for that, else on
-            the GPU. Engines run on what they were built for.
+            the GPU. What ``gocor build`` made runs on what it was built for.
         threads: for the operators on the CPU, of all but engines.
 
     Raises:
@@ -57,7 +58,7 @@ def open_methods(
     """
     if not models and not peers:
         raise ConfigError("MODEL", "is missing", "a model, a checkpoint, or --peers")
-    if provider is not None and provider not in PROVIDERS:
+    if provider is not None and provider not in (*PROVIDERS, OPENVINO):
         raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(PROVIDERS)}")
     if threads is not None and models and all(Path(model).suffix in ENGINE_SUFFIXES for model in models):
         raise ConfigError("threads", "are those of the CPU, and every model is an engine", "leave them out")
@@ -83,9 +84,9 @@ def _names(models: Sequence[str]) -> list[str]:
 def _open(
     model: str | Path, name: str, provider: str | None, threads: int | None, stack: contextlib.ExitStack
 ) -> Method:
-    if (suffix := Path(model).suffix) == ".onnx" or suffix in ENGINE_SUFFIXES:
-        options = (None, None) if suffix in ENGINE_SUFFIXES else (provider, threads)
-        estimator = stack.enter_context(load(model, *options))
+    if (suffix := Path(model).suffix) == ".onnx" or suffix in BUILT_SUFFIXES:
+        where = provider if suffix == ".onnx" else None
+        estimator = stack.enter_context(load(model, where, None if suffix in ENGINE_SUFFIXES else threads))
         about = estimator.metadata
         facts = {"path": str(model), "network": about.network, "size": f"{about.height}x{about.width}"}
         return Method(name, estimator, f"{facts['size']} · {estimator.provider}", facts)
@@ -98,6 +99,8 @@ def _checkpoint(model: str | Path, name: str, provider: str | None, threads: int
     from gocor.export.checkpoint import load_network
     from gocor.export.estimate import estimate_flow
 
+    if provider == OPENVINO:
+        raise ProviderError("provider", f"{provider!r} does not run checkpoints", "cpu or cuda")
     device = "cpu" if provider in (None, "cpu") else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
         raise ProviderError(model, "PyTorch finds no CUDA GPU", "--provider cpu")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gocor.core.errors import ConfigError, OutputError
-from gocor.core.files import atomic_path, check_writable, write_text
+from gocor.core.files import check_writable, write_text, write_together
 from gocor.core.version import __version__
 from gocor.export.engine_build import Built, EngineBuild
 from gocor.export.engine_config import EngineConfig
@@ -156,11 +156,9 @@ def _write(manifest: EngineManifest, config: EngineConfig, built: Built) -> None
 
     Between the two renames an engine has the manifest of the one before, and is refused by its hash.
     """
-    contents = [(manifest_path(manifest.path), manifest.to_json().encode()), (manifest.path, built.plan)]
+    contents = {manifest_path(manifest.path): manifest.to_json().encode(), manifest.path: built.plan}
     if config.inspect:
-        contents.append((config.inspect, built.inspection.encode()))
+        contents[config.inspect] = built.inspection.encode()
     if config.timing_cache:
-        contents.append((config.timing_cache, built.timing_cache))
-    with contextlib.ExitStack() as renamed_last_first:
-        for path, content in contents:
-            renamed_last_first.enter_context(atomic_path(path)).write_bytes(content)
+        contents[config.timing_cache] = built.timing_cache
+    write_together(contents)

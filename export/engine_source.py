@@ -33,8 +33,12 @@ class SourceModel:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def read_source(path: str | Path) -> SourceModel:
+def read_source(path: str | Path, extra: str = "tensorrt") -> SourceModel:
     """Reads a model and checks that TensorRT would not build it wrongly without a word.
+
+    Args:
+        path: of the model.
+        extra: that brings ``onnx`` to those who build this way.
 
     Raises:
         ModelError: there is no such file, or it is none of ours, damaged, or not fit for TensorRT.
@@ -44,7 +48,8 @@ def read_source(path: str | Path) -> SourceModel:
     if path.suffix in CHECKPOINT_SUFFIXES:
         raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
     if importlib.util.find_spec("onnx") is None:
-        raise DependencyError("onnx", "is not installed", 'pip install "gocor-deploy[tensorrt]" (or [rtx])')
+        hint = f'pip install "gocor-deploy[{extra}]"' + " (or [rtx])" * (extra == "tensorrt")
+        raise DependencyError("onnx", "is not installed", hint)
     import onnx
 
     from gocor.export.graph import check_portable

@@ -13,7 +13,8 @@ from gocor.core.files import sha256
 from gocor.export.weights import checkpoint_path
 from gocor.runtime.manifest import EngineManifest
 from gocor.runtime.metadata import PREFIX, ModelMetadata, TensorSpec
-from gocor.runtime.session import CHECKPOINT_SUFFIXES, ENGINE_SUFFIXES, check_model_file
+from gocor.runtime.openvino_manifest import OpenVINOManifest, read_manifest
+from gocor.runtime.session import BUILT_SUFFIXES, CHECKPOINT_SUFFIXES, check_model_file
 
 if TYPE_CHECKING:
     import onnx
@@ -90,25 +91,27 @@ class CheckpointInspection:
     local_iterations: int | None
 
 
-def inspect_file(path: str | Path) -> ModelInspection | CheckpointInspection | EngineManifest:
-    """Says what a file is; of an engine, what its manifest says, once the file is known to be that engine.
+def inspect_file(
+    path: str | Path,
+) -> ModelInspection | CheckpointInspection | EngineManifest | OpenVINOManifest:
+    """Says what a file is; of what ``gocor build`` made, what its manifest says, once it is known to be that.
 
     Raises:
-        ModelError: there is no such file; it is an engine without its manifest, or not the one that was
-            built; or it is, by its name, none of the files known here.
+        ModelError: there is no such file; it was built and is without its manifest, or not as it was built;
+            or it is, by its name, none of the files known here.
         CheckpointError: it is named like a checkpoint and holds none of a network known here.
         DependencyError: a package that reads such files is not installed.
     """
     path = check_model_file(checkpoint_path(path))
     if path.suffix == ".onnx":
         return inspect_model(path)
-    if path.suffix in ENGINE_SUFFIXES:
-        manifest = EngineManifest.of(path)
+    if path.suffix in BUILT_SUFFIXES:
+        manifest = read_manifest(path)
         manifest.check_file()
         return manifest
     if path.suffix in CHECKPOINT_SUFFIXES:
         return inspect_checkpoint(path)
-    known = " ".join((".onnx", *ENGINE_SUFFIXES, *CHECKPOINT_SUFFIXES))
+    known = " ".join((".onnx", *BUILT_SUFFIXES, *CHECKPOINT_SUFFIXES))
     raise ModelError(path, f"has the unknown suffix {path.suffix!r}", f"known are {known}")
 
 

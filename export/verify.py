@@ -19,23 +19,23 @@ from gocor.export.polygraphy_runners import PYTORCH, Arrays, compare_elements, r
 from gocor.runtime.compare import Comparison, Tolerance, compare_flows, compare_scores, tolerance_for
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.images import check_same_size, pad_pair
-from gocor.runtime.manifest import EngineManifest
-from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
+from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Precision
+from gocor.runtime.openvino_manifest import OPENVINO, read_manifest
 from gocor.runtime.pairs import FilePairs, Pair, PairSource, find_pairs
 from gocor.runtime.preprocess import as_batches, preprocess, resize_images
 from gocor.runtime.sample_pair import sample_pair
-from gocor.runtime.session import ENGINE_SUFFIXES, FlowEstimator, check_model_file, load
+from gocor.runtime.session import BUILT_SUFFIXES, ENGINE_SUFFIXES, FlowEstimator, check_model_file, load
 
 Progress = Callable[[int, int | None, str], None]  # done, total, what comes now
 Images = tuple[np.ndarray, np.ndarray]
 SHOWN_HASH = 12  # digits of a hash in an error
 MODEL, ONNX_RUNTIME = "model", "ONNX Runtime"  # runners, beside PyTorch's
 _WHOLE = "PyTorch ↔ model"
-# What is compared, with what is taken for the truth there.
+# What is compared, with what is taken for the truth there; what was built is an engine or OpenVINO's.
 _STAGES = {
     _WHOLE: (MODEL, PYTORCH),
     "PyTorch ↔ ONNX Runtime": (ONNX_RUNTIME, PYTORCH),
-    "ONNX Runtime ↔ engine": (MODEL, ONNX_RUNTIME),
+    "ONNX Runtime ↔ {built}": (MODEL, ONNX_RUNTIME),
 }
 
 logger = logging.getLogger("gocor")
@@ -107,6 +107,7 @@ class VerifyReport:
         checkpoint_sha256: of the file; empty without one.
         metadata: network, size, iterations and hash of the weights, as the model says and as was checked.
         provider: where the model ran; PyTorch runs on the CPU unless the network was on another device.
+        precision: lowest that it computed in there, which the tolerance is for.
         placement: number of operators on each of the library's own providers, where it says so.
         tolerance: what was allowed.
         worst: of all pairs for each output, in the model's order.
@@ -124,6 +125,7 @@ class VerifyReport:
     checkpoint_sha256: str
     metadata: ModelMetadata
     provider: str
+    precision: Precision
     placement: Mapping[str, int]
     tolerance: Tolerance
     worst: tuple[Worst, ...]
@@ -185,7 +187,7 @@ def verify(
             rounds = estimator.metadata.precision != "fp32"
             estimators[ONNX_RUNTIME] = loaded.enter_context(_open(built_from, "cpu", threads, oracle=rounds))
         described = estimator.metadata
-        allowed = tolerance_for(described.spec.family, described.precision)
+        allowed = tolerance_for(described.spec.family, estimator.precision)
         if tolerance is not None:
             allowed = allowed.scaled_to(tolerance)
         network = _network_of(estimator, checkpoint)
@@ -207,8 +209,8 @@ def _open(
 ) -> contextlib.AbstractContextManager[FlowEstimator]:
     """The model, or its oracle."""
     if oracle:
-        if Path(model).suffix in ENGINE_SUFFIXES:
-            raise ConfigError("--oracle", f"is for models, and {model} is an engine", "leave it out")
+        if Path(model).suffix in BUILT_SUFFIXES:
+            raise ConfigError("--oracle", f"is for .onnx models, and {model} is none", "leave it out")
         if provider not in (None, "cpu"):
             raise ConfigError("--oracle", f"runs on the CPU, not on {provider!r}", "leave one of them out")
         return load_oracle(model, threads)
@@ -221,11 +223,11 @@ def _open(
 
 def _model_of(estimator: FlowEstimator, given: str | Path | None) -> Path | None:
     """The ONNX model that an engine was built from; None for an estimator that is none."""
-    if estimator.path.suffix not in ENGINE_SUFFIXES:
+    if estimator.path.suffix not in BUILT_SUFFIXES:
         if given is not None:
             raise ConfigError("--onnx", f"is for engines, and {estimator.path} is a model", "leave it out")
         return None
-    manifest = EngineManifest.of(estimator.path)
+    manifest = read_manifest(estimator.path)
     path = Path(given) if given is not None else estimator.path.with_name(manifest.model)
     if given is None and not path.exists():
         got = f"is missing, the model that {estimator.path} was built from"
@@ -233,8 +235,15 @@ def _model_of(estimator: FlowEstimator, given: str | Path | None) -> Path | None
     if (found := sha256(check_model_file(path))) != manifest.model_sha256:
         hashes = f"SHA-256 {found[:SHOWN_HASH]}…, not {manifest.model_sha256[:SHOWN_HASH]}…"
         got = f"is not the model that {estimator.path} was built from ({hashes})"
-        raise ModelError(path, got, f"give that with --onnx, or rebuild the engine: {manifest.rebuild}")
+        raise ModelError(
+            path, got, f"give that with --onnx, or rebuild the {manifest.KIND}: {manifest.rebuild}"
+        )
     return path
+
+
+def built_kind(provider: str) -> str:
+    """What ``gocor build`` made, in the names of stages."""
+    return "OpenVINO" if provider == OPENVINO else "engine"
 
 
 def _network_of(estimator: FlowEstimator, checkpoint: str | Path | Network) -> Network:
@@ -357,7 +366,9 @@ def _compare_batch(
         for name, (side, truth) in _STAGES.items():
             if side in alone and truth in alone:
                 outputs = _compare_outputs(described, alone[side], alone[truth], tolerance)
-                stages[name] = PairResult(pair.name, pair.height, pair.width, outputs)
+                stages[name.format(built=built_kind(estimators[MODEL].provider))] = PairResult(
+                    pair.name, pair.height, pair.width, outputs
+                )
         results.append(stages)
     return results
 
@@ -394,6 +405,7 @@ def _report(
         checkpoint_sha256=info.sha256 if info else "",
         metadata=described,
         provider=estimator.provider,
+        precision=estimator.precision,
         placement=estimator.placement,
         tolerance=tolerance,
         worst=whole.worst,

@@ -5,7 +5,7 @@ import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from gocor.core.errors import ConfigError, DependencyError
 from gocor.core.files import atomic_path, check_writable
 from gocor.core.garbage import no_garbage_collection
 from gocor.runtime.environment import Machine, machine
+from gocor.runtime.openvino_manifest import OPENVINO_SUFFIX
 from gocor.runtime.sample_pair import sample_pair
-from gocor.runtime.session import ENGINE_SUFFIXES, FlowEstimator, load
+from gocor.runtime.session import BUILT_SUFFIXES, ENGINE_SUFFIXES, FlowEstimator, load
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")  # matplotlib has others, some of which need LaTeX
 
@@ -164,6 +165,7 @@ def benchmark_models(
     rounds: int = 20,
     warmup: int = 3,
     threads: int | None = None,
+    throughput: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkReport:
     """Times every model on every provider: whole calls, from uint8 images in memory to the flow in pixels.
@@ -171,41 +173,72 @@ def benchmark_models(
     Each model gets the built-in pair at its own size, its batch full.
 
     Args:
-        models: ``.onnx`` files and engines.
-        providers: for the ``.onnx`` files; ``cpu`` for None. Engines run on what they were built for.
+        models: ``.onnx`` files, engines, and OpenVINO's ``.xml`` files.
+        providers: for the ``.onnx`` files; ``cpu`` for None. The others run on what they were built for.
         rounds: timed runs of each.
         warmup: runs of each before that, not timed.
-        threads: for the ``.onnx`` files' operators on the CPU; one for each physical core when None.
+        threads: for operators on the CPU; one for each physical core when None.
+        throughput: time ``.xml`` files a second time with several batches side by side, one call for all.
         progress: told about every round.
 
     Raises:
-        ConfigError: there are no rounds, or threads are given and every model is an engine.
+        ConfigError: there are no rounds; threads are given and every model is an engine; or throughput is
+            asked for and there is no ``.xml`` file.
         GocorError: what ``gocor.runtime.session.load`` says about a model or provider.
     """
     _check_rounds(rounds, warmup)  # before loading, which takes its time
     paths = [Path(model) for model in models]
     if threads is not None and paths and all(path.suffix in ENGINE_SUFFIXES for path in paths):
         raise ConfigError("threads", "are those of the CPU, and every model is an engine", "leave them out")
+    if throughput and not any(path.suffix == OPENVINO_SUFFIX for path in paths):
+        raise ConfigError(
+            "--throughput", "is for .xml files, and there is none", "gocor build --backend openvino"
+        )
     alike = len({path.name for path in paths}) < len(set(paths))
     candidates = {}
-    for path in paths:
-        for provider in providers if path.suffix not in ENGINE_SUFFIXES else (None,):
-            name = str(path) if alike else path.name
-            if progress:
-                progress(0, rounds + warmup, f"loading {name}")
-            candidate = _candidate(path, provider, threads)
-            candidates[f"{name} · {candidate.facts['provider']}"] = candidate
+    for run in _runs(paths, providers, threads, throughput):
+        name = str(run.model) if alike else run.model.name
+        if progress:
+            progress(0, rounds + warmup, f"loading {name}")
+        candidate = _candidate(run)
+        how = f"{candidate.facts['provider']}{', throughput' * run.throughput}"
+        candidates[f"{name} · {how}"] = candidate
     return benchmark(candidates, rounds, warmup, progress)
 
 
-def _candidate(model: Path, provider: str | None, threads: int | None) -> Candidate:
-    engine = model.suffix in ENGINE_SUFFIXES
-    threads = None if engine else threads
-    estimator = load(model, provider, threads)
+@dataclass(frozen=True)
+class _Run:
+    """A model and how to load it."""
+
+    model: Path
+    provider: str | None
+    threads: int | None
+    throughput: bool = False
+
+    def load(self) -> FlowEstimator:
+        if self.throughput:
+            from gocor.runtime.openvino_session import OpenVINOEstimator
+
+            return OpenVINOEstimator(self.model, self.provider, self.threads, throughput=True)
+        return load(self.model, self.provider, self.threads)
+
+
+def _runs(
+    paths: Sequence[Path], providers: Sequence[str | None], threads: int | None, throughput: bool
+) -> Iterator[_Run]:
+    for path in paths:
+        for provider in providers if path.suffix not in BUILT_SUFFIXES else (None,):
+            yield _Run(path, provider, None if path.suffix in ENGINE_SUFFIXES else threads)
+        if throughput and path.suffix == OPENVINO_SUFFIX:
+            yield _Run(path, None, threads, throughput=True)
+
+
+def _candidate(run: _Run) -> Candidate:
+    estimator = run.load()
     reference, query = _full_batch(estimator)
     described = estimator.metadata
     facts = {
-        "model": str(model),
+        "model": str(run.model),
         "network": described.network,
         "size": f"{described.height}x{described.width}",
         "batch": described.batch,
@@ -214,21 +247,25 @@ def _candidate(model: Path, provider: str | None, threads: int | None) -> Candid
         "local_iterations": described.local_iterations,
         "weights_sha256": described.weights_sha256,
         "provider": estimator.provider,
+        "precision": estimator.precision,
         "operators_by_provider": dict(estimator.placement),
-        "threads": None if engine else threads or "default",
+        "streams": estimator.streams,
+        "threads": None if run.model.suffix in ENGINE_SUFFIXES else run.threads or "default",
     }
-    memory = peak_memory_mib(_load_and_run, str(model), provider, threads)
-    return Candidate(lambda: estimator(reference, query), described.batch, facts, memory)
+    memory = peak_memory_mib(_load_and_run, run)
+    return Candidate(lambda: estimator(reference, query), len(reference), facts, memory)
 
 
 def _full_batch(estimator: FlowEstimator) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs for one call, in every stream a full batch."""
     described = estimator.metadata
-    pairs = [sample_pair(*described.size, seed)[:2] for seed in range(described.batch)]
+    count = described.batch * estimator.streams
+    pairs = [sample_pair(*described.size, seed)[:2] for seed in range(count)]
     return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
 
 
-def _load_and_run(model: str, provider: str | None, threads: int | None) -> None:
-    estimator = load(model, provider, threads)
+def _load_and_run(run: _Run) -> None:
+    estimator = run.load()
     pairs = _full_batch(estimator)
     for _ in range(2):  # the second call may grow the arena once more
         estimator(*pairs)

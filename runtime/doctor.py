@@ -13,6 +13,7 @@ from pathlib import Path
 from gocor.core.errors import GocorError
 from gocor.runtime.environment import Machine, Package, machine, packages, version
 from gocor.runtime.manifest import LIBRARY_NAMES, Backend
+from gocor.runtime.openvino_manifest import OPENVINO
 from gocor.runtime.session import PROVIDERS
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx")
@@ -26,6 +27,11 @@ ENGINE_WORK: dict[str, tuple[Backend, bool]] = {
     "build TensorRT-RTX engines": ("tensorrt-rtx", False),
     "run TensorRT-RTX engines": ("tensorrt-rtx", True),
 }
+# What it needs, in words and as Linux says; bfloat16 without AMX was seen to be slower than float32.
+LOW_PRECISION = (
+    ("int8", "VNNI (on Arm: dot products)", ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")),
+    ("bf16", "AMX (on Arm: BF16)", ("amx_bf16", "bf16")),
+)
 _PROBE_SECONDS = 180  # TensorRT builds an engine
 
 
@@ -68,15 +74,17 @@ def examine() -> DoctorReport:
     found = packages()
     probed = probe_providers()
     runs = [Capability(f"run on {name}", not hint, hint) for name, hint in probed.items()]
+    runs += [Capability(f"run on {name}", not hint, hint) for name, hint in probe_openvino().items()]
     engines = [Capability(name, not hint, hint) for name, hint in probe_engines().items()]
     export = _from_extras("export", found, "export")
     verify = _from_extras("verify", found, "verify", "export", "cpu")
     others = [_from_extras("video files", found, "video"), _from_extras("bench --plot", found, "plot")]
+    here = machine()
     return DoctorReport(
-        machine=machine(),
+        machine=here,
         packages=found,
         tensorrt={name: v for name in TENSORRT if (v := version(name))},
-        capabilities=[export, *runs, *engines, verify, *others],
+        capabilities=[export, *runs, *_fast_on_cpu(here.instruction_sets), *engines, verify, *others],
         notes=_notes(),
     )
 
@@ -94,6 +102,16 @@ def _from_extras(name: str, found: Sequence[Package], *extras: str) -> Capabilit
     )
     needed = ",".join(extra for extra in extras if any(package.extra == extra for package in wanted))
     return Capability(name, False, f'{missing}; pip install "gocor-deploy[{needed}]"')
+
+
+def _fast_on_cpu(found: Sequence[str]) -> list[Capability]:
+    """Low precisions that this processor computes faster than float32; none where it does not say."""
+    return [
+        Capability(f"{name} faster on the CPU", works, "" if works else f"the CPU lacks {needed}")
+        for name, needed, sets in LOW_PRECISION
+        for works in [any(one in found for one in sets)]
+        if found
+    ]
 
 
 def _notes() -> list[str]:
@@ -115,6 +133,15 @@ def probe_providers() -> dict[str, str]:
     # Which library is missing is nowhere but in ONNX Runtime's log.
     missing = re.search(r"\S+\.so\S*: cannot open shared object file", log)
     return {n: f"{hint} ({missing[0]})" if hint and missing else hint for n, hint in hints.items()}
+
+
+def probe_openvino() -> dict[str, str]:
+    """Computes something with OpenVINO, in a process of its own.
+
+    Returns:
+        For ``openvino`` what stands in its way; empty if it works.
+    """
+    return _ask_another_process("print_openvino_probe", (OPENVINO,), "OpenVINO")[0]
 
 
 def probe_engines() -> dict[str, str]:
@@ -153,6 +180,21 @@ def print_probe() -> None:
     path = Path("identity.onnx")
     path.write_bytes(TINY_MODEL)
     print(json.dumps({provider: _hint(path, provider) for provider in PROVIDERS}))
+
+
+def print_openvino_probe() -> None:
+    """Computes something with OpenVINO and prints what stands in its way as JSON; for ``probe_openvino``."""
+    from gocor.runtime.openvino_session import import_openvino
+
+    hint = ""
+    try:
+        core = import_openvino().Core()
+        core.compile_model(core.read_model(TINY_MODEL), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except GocorError as error:
+        hint = f"{error.got}; {error.expected}"
+    except RuntimeError as error:
+        hint = f"OpenVINO does not start ({' '.join(str(error).split())[-300:]})"
+    print(json.dumps({OPENVINO: hint}))
 
 
 def print_engine_probe() -> None:

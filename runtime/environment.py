@@ -21,7 +21,7 @@ ALTERNATIVES = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
 }
 REPORTED = (
-    "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "torch", "onnx", "polygraphy",
+    "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "onnx", "polygraphy",
     "tensorrt", "tensorrt-rtx", "cuda-python",
 )  # fmt: skip
 # Those that change which kernels run, as Linux calls them.
@@ -90,7 +90,7 @@ def machine() -> Machine:
         python=platform.python_version(),
         cpu=_cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        instruction_sets=_instruction_sets(),
+        instruction_sets=instruction_sets(),
         memory_gib=_memory_gib(),
         gpus=gpus(),
         versions={DISTRIBUTION: __version__} | {n: v for n in REPORTED if (v := version(n))},
@@ -164,7 +164,8 @@ def _cpu_name() -> str:
     return name or platform.processor() or platform.machine()
 
 
-def _instruction_sets() -> tuple[str, ...]:
+def instruction_sets() -> tuple[str, ...]:
+    """Those of this processor that change which kernels run; empty where the system does not tell."""
     flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
     return tuple(name for name in INSTRUCTION_SETS if name in flags)
 

@@ -1,7 +1,8 @@
-"""What an engine file is, kept beside it as JSON: an engine itself cannot be asked before it has run code.
+"""What a built file is, kept beside it as JSON: an engine itself cannot be asked before it has run code.
 
 ``model.engine`` has the manifest ``model.engine.json``. ``gocor build`` writes it after the engine, and it is
-checked before an engine is deserialised, since a plan is executable code.
+checked before an engine is deserialised, since a plan is executable code. OpenVINO's models have theirs in
+``openvino_manifest``.
 """
 
 import dataclasses
@@ -9,10 +10,10 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from gocor.core.errors import GocorError, ModelError
 from gocor.runtime.metadata import ModelMetadata, TensorSpec
@@ -26,18 +27,118 @@ OLDEST_COMPATIBLE_SM = 80  # engines built for hardware compatibility run from A
 RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")  # of TensorRT-RTX 1.7
 PLUGIN_LIBRARY = "libgocor_plugins.so"  # beside the engines that need it
 
+SomeManifest = TypeVar("SomeManifest", bound="Manifest")
+
 
 @dataclass(frozen=True)
-class EngineManifest:
+class Manifest:
+    """Facts about any file that ``gocor build`` made.
+
+    Attributes:
+        path: of the file; not stored, so that it may be moved and renamed together with its manifest.
+        model: file name of the ONNX model that it was built from.
+        model_sha256: SHA-256 of that model.
+        library_version: of the library that built it, as ``11.4.0.106``.
+        inputs: in order.
+        outputs: in order.
+        metadata: of the model.
+        gocor_version: version of this package that built it.
+    """
+
+    KIND: ClassVar[str] = "file"  # what it is, in messages
+
+    path: Path = field(compare=False)
+    model: str
+    model_sha256: str
+    library_version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    metadata: ModelMetadata
+    gocor_version: str
+
+    @classmethod
+    def of(cls: type[SomeManifest], built: str | Path) -> SomeManifest:
+        """Reads the manifest beside a built file.
+
+        Raises:
+            ModelError: there is none, or it is damaged or of a newer format.
+        """
+        path, again = manifest_path(built), f"build the {cls.KIND} again"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            got = f"has no manifest {path.name} beside it"
+            raise ModelError(built, got, f"copy both files, or {again}: gocor build") from error
+        except OSError as error:
+            raise ModelError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+        except ValueError as error:
+            raise cls._damaged(path, error) from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            came = values.get("format", "none") if isinstance(values, dict) else "none"
+            expected = f"this gocor reads format {FORMAT}; {again}"
+            raise ModelError(path, f"is an {cls.KIND} manifest of format {came}", expected)
+        try:
+            return cls(path=Path(built), **cls._fields(values, path))
+        except (KeyError, TypeError, ValueError, GocorError) as error:
+            raise cls._damaged(path, error) from error
+
+    def to_json(self) -> str:
+        """The manifest as JSON text."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "path"}
+        return to_json({"format": FORMAT} | values | {"metadata": self.metadata.to_properties()}) + "\n"
+
+    def check_file(self) -> None:
+        """Raises ModelError unless the file is, byte for byte, the one that was built."""
+        raise NotImplementedError
+
+    @property
+    def library(self) -> str:
+        """Name and version of the library that built the file."""
+        raise NotImplementedError
+
+    @property
+    def rebuild(self) -> str:
+        """The command that builds the file again, of the model beside it."""
+        raise NotImplementedError
+
+    @classmethod
+    def _fields(cls, values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """Constructor arguments from JSON values, each checked for its type."""
+        fields = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name != "path"}
+        fields |= {name: tuple(_tensor(value) for value in fields[name]) for name in ("inputs", "outputs")}
+        fields["metadata"] = ModelMetadata.from_properties(fields["metadata"], path)
+        for f in dataclasses.fields(cls):
+            if f.type in (str, bool) and not isinstance(fields[f.name], f.type):
+                raise ValueError(f"{f.name} {fields[f.name]!r}")
+        for name, known in cls._known().items():
+            if fields[name] not in known:
+                raise ValueError(f"{name} {fields[name]!r}")
+        if fields["inputs"] != fields["metadata"].inputs:
+            raise ValueError(f"inputs {'; '.join(map(str, fields['inputs']))} are not those of its metadata")
+        return fields
+
+    @classmethod
+    def _known(cls) -> Mapping[str, Collection[str]]:
+        """What fields of few values may have."""
+        return {}
+
+    @classmethod
+    def _damaged(cls, path: Path, error: Exception) -> ModelError:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        return ModelError(path, f"is a damaged {cls.KIND} manifest ({reason})", f"build the {cls.KIND} again")
+
+    def _changed(self, path: Path, came: str, expected: str) -> ModelError:
+        got = f"is not the file that was built (SHA-256 {came[:12]}…, not {expected[:12]}…)"
+        return ModelError(path, got, f"copy it again or rebuild it: {self.rebuild}")
+
+
+@dataclass(frozen=True)
+class EngineManifest(Manifest):
     """Facts about an engine.
 
     Attributes:
-        path: of the engine; not stored, so that both files may be moved and renamed together.
-        model: file name of the ONNX model that the engine was built from.
-        model_sha256: SHA-256 of that file.
         engine_sha256: SHA-256 of the engine.
         backend: the library that built it and runs it.
-        library_version: of that library, as ``11.4.0.106``.
         targets: compute capabilities that it was built for, as ``("sm_90",)``.
         gpu: name of the GPU that it was tuned on; empty if it was not tuned on any.
         hardware_compatible: it runs on every GPU from Ampere on, whatever ``targets`` says.
@@ -49,18 +150,12 @@ class EngineManifest:
             TensorRT's own.
         plugin_sha256: SHA-256 of the list of all our PTX, with its hashes, or of the library file; empty
             without a plugin.
-        inputs: in order.
-        outputs: in order.
-        metadata: of the model.
-        gocor_version: version of this package that built the engine.
     """
 
-    path: Path = field(compare=False)
-    model: str
-    model_sha256: str
+    KIND: ClassVar[str] = "engine"
+
     engine_sha256: str
     backend: Backend
-    library_version: str
     targets: tuple[str, ...]
     gpu: str
     hardware_compatible: bool
@@ -68,43 +163,6 @@ class EngineManifest:
     tf32: bool
     plugins: PluginForm
     plugin_sha256: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    metadata: ModelMetadata
-    gocor_version: str
-
-    @classmethod
-    def of(cls, engine: str | Path) -> "EngineManifest":
-        """Reads the manifest beside an engine.
-
-        Raises:
-            ModelError: there is none, or it is damaged or of a newer format.
-        """
-        path = manifest_path(engine)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            got = f"has no manifest {path.name} beside it"
-            raise ModelError(
-                engine, got, "copy both files, or build the engine again: gocor build"
-            ) from error
-        except OSError as error:
-            raise ModelError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-        except ValueError as error:
-            raise _damaged(path, error) from error
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            came = values.get("format", "none") if isinstance(values, dict) else "none"
-            expected = f"this gocor reads format {FORMAT}; build the engine again"
-            raise ModelError(path, f"is an engine manifest of format {came}", expected)
-        try:
-            return cls(Path(engine), **_fields(values, path))
-        except (KeyError, TypeError, ValueError, GocorError) as error:
-            raise _damaged(path, error) from error
-
-    def to_json(self) -> str:
-        """The manifest as JSON text."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "path"}
-        return to_json({"format": FORMAT} | values | {"metadata": self.metadata.to_properties()}) + "\n"
 
     @property
     def library(self) -> str:
@@ -123,8 +181,7 @@ class EngineManifest:
         """
         engine = self.path.read_bytes()
         if (came := hashlib.sha256(engine).hexdigest()) != self.engine_sha256:
-            got = f"is not the file that was built (SHA-256 {came[:12]}…, not {self.engine_sha256[:12]}…)"
-            raise ModelError(self.path, got, f"copy it again or rebuild it: {self.rebuild}")
+            raise self._changed(self.path, came, self.engine_sha256)
         return engine
 
     def check_runs_on(self, library_version: str, sm: str) -> None:
@@ -192,29 +249,22 @@ class EngineManifest:
     def _takes_version(self, installed: str) -> bool:
         if not self.version_compatible:
             return installed == self.library_version
-        built, have = _release(self.library_version), _release(installed)
+        built, have = release(self.library_version), release(installed)
         return have[0] == built[0] and have >= built
 
+    @classmethod
+    def _fields(cls, values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        fields = super()._fields(values, path)
+        return fields | {"targets": _targets(fields["targets"])}
 
-def manifest_path(engine: str | Path) -> Path:
-    """Path of an engine's manifest, ``<engine>.json``."""
-    return Path(f"{engine}.json")
+    @classmethod
+    def _known(cls) -> Mapping[str, Collection[str]]:
+        return {"backend": LIBRARY_NAMES, "plugins": ("quick", "library", "none")}
 
 
-def _fields(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Constructor arguments from JSON values, each checked for its type."""
-    fields = {f.name: values[f.name] for f in dataclasses.fields(EngineManifest) if f.name != "path"}
-    fields |= {name: tuple(_tensor(value) for value in fields[name]) for name in ("inputs", "outputs")}
-    fields["metadata"] = ModelMetadata.from_properties(fields["metadata"], path)
-    for f in dataclasses.fields(EngineManifest):
-        if f.type in (str, bool) and not isinstance(fields[f.name], f.type):
-            raise ValueError(f"{f.name} {fields[f.name]!r}")
-    for name, known in (("backend", LIBRARY_NAMES), ("plugins", ("quick", "library", "none"))):
-        if fields[name] not in known:
-            raise ValueError(f"{name} {fields[name]!r}")
-    if fields["inputs"] != fields["metadata"].inputs:
-        raise ValueError(f"inputs {'; '.join(map(str, fields['inputs']))} are not those of its metadata")
-    return fields | {"targets": _targets(fields["targets"])}
+def manifest_path(built: str | Path) -> Path:
+    """Path of the manifest of a built file, ``<file>.json``."""
+    return Path(f"{built}.json")
 
 
 def _targets(values: Any) -> tuple[str, ...]:
@@ -232,15 +282,10 @@ def _tensor(values: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(name, dtype, tuple(shape))
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
-    reason = f"no {error}" if isinstance(error, KeyError) else error
-    return ModelError(path, f"is a damaged engine manifest ({reason})", "build the engine again")
-
-
 def _number(sm: str) -> int:
     return int(sm.removeprefix("sm_"))
 
 
-def _release(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
     """Comparable numbers of ``11.4.0.106``."""
     return tuple(int(part) for part in re.findall(r"\d+", version)) or (0,)

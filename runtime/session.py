@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,12 +10,14 @@ from types import TracebackType
 import numpy as np
 
 from gocor.core.errors import ConfigError, ModelError, ProviderError, ShapeError
-from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
+from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Precision
+from gocor.runtime.openvino_manifest import OPENVINO, OPENVINO_SUFFIX
 from gocor.runtime.preprocess import as_batches, postprocess, preprocess, resize_flow, resize_images
 
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 ENGINE_PROVIDERS = ("tensorrt", "tensorrt-rtx")
 ENGINE_SUFFIXES = (".engine", ".plan")
+BUILT_SUFFIXES = (*ENGINE_SUFFIXES, OPENVINO_SUFFIX)  # files of gocor build, which know where they run
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".safetensors")
 
 logger = logging.getLogger("gocor")
@@ -40,9 +42,12 @@ class FlowEstimator(ABC):
     Attributes:
         path: of the model file.
         metadata: what the file says about itself.
-        provider: where it runs: ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-rtx``.
+        provider: where it runs: ``cpu``, ``cuda``, ``tensorrt``, ``tensorrt-rtx`` or ``openvino``.
         placement: number of operators on each of the library's own providers; empty if it does not say.
+        streams: batches that one call with many pairs computes side by side.
     """
+
+    streams = 1
 
     def __init__(
         self, path: Path, metadata: ModelMetadata, provider: str, placement: Mapping[str, int]
@@ -77,13 +82,16 @@ class FlowEstimator(ABC):
         self._note_size(height, width)
         flow = np.empty((count, 2, height, width), np.float32)
         score = np.empty(count, np.float32) if self.metadata.spec.family == "glunet" else None
-        for start in range(0, count, self.metadata.batch):
+
+        def run_batch(start: int) -> None:
             pairs = slice(start, start + self.metadata.batch)
             outputs = self.run(model_inputs(self.metadata, reference[pairs], query[pairs]))
             used = min(self.metadata.batch, count - start)
             flow[pairs] = self._flow(outputs, height, width)[:used]
             if score is not None:
                 score[pairs] = outputs[ORIENTATION_SCORE][:used]
+
+        self._each(run_batch, range(0, count, self.metadata.batch))
         if single:
             return Estimate(flow[0], None if score is None else score[0])
         return Estimate(flow, score)
@@ -105,6 +113,15 @@ class FlowEstimator(ABC):
                     f"{self.path} takes {spec.dtype} {spec.shape}",
                 )
         return self._run(inputs)
+
+    @property
+    def precision(self) -> Precision:
+        """That convolutions and correlations have, as the model says or as they were told to run."""
+        return self.metadata.precision
+
+    def note_no_size(self) -> None:
+        """Keeps the estimator from logging that images are resized, for who knows it already."""
+        self._size_noted = True
 
     def close(self) -> None:
         """Gives the model's memory back. Calls that run in other threads finish; later ones are errors."""
@@ -133,6 +150,11 @@ class FlowEstimator(ABC):
     @abstractmethod
     def _release(self) -> None:
         """Drops the model; calls in other threads may still run."""
+
+    def _each(self, run: Callable[[int], None], starts: Iterable[int]) -> None:
+        """Runs every batch of a call."""
+        for start in starts:
+            run(start)
 
     def _check_names(self, inputs: Mapping[str, object]) -> None:
         """Refuses calls of a closed estimator, and inputs that are missing or unknown."""
@@ -168,13 +190,14 @@ class FlowEstimator(ABC):
 
 
 def load(path: str | Path, provider: str | None = None, threads: int | None = None) -> FlowEstimator:
-    """Loads a model that ``gocor export`` made, or an engine that ``gocor build`` made of one.
+    """Loads a model that ``gocor export`` made, or what ``gocor build`` made of one.
 
     Args:
-        path: of the model, an ``.onnx`` file, or of the engine, an ``.engine`` or ``.plan`` file.
-        provider: ``cpu``, ``cuda`` or ``tensorrt`` for a model, in ONNX Runtime; ``cpu`` when None. An engine
-            runs on what it was built for, ``tensorrt`` or ``tensorrt-rtx``; naming another is an error. It
-            runs there or not at all.
+        path: of the model, an ``.onnx`` file, of the engine, an ``.engine`` or ``.plan`` file, or of the
+            model for OpenVINO, an ``.xml`` file.
+        provider: ``cpu``, ``cuda`` or ``tensorrt`` for an ``.onnx`` file, in ONNX Runtime; ``cpu`` when None.
+            Other files run on what they were built for, ``tensorrt``, ``tensorrt-rtx`` or ``openvino``;
+            naming another is an error. A model runs there or not at all.
         threads: for the operators on the CPU; one for each physical core when None. An engine has no such
             operators, and takes None only.
 
@@ -182,25 +205,23 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
         The estimator; call it with two images, and close it (or use it in ``with``) to free its memory.
 
     Raises:
-        ModelError: there is no such file, or it is damaged or none of ours; or the engine does not fit this
-            machine.
+        ModelError: there is no such file, or it is damaged or none of ours; or it does not fit this machine.
         ProviderError: the provider is unknown or not available here.
         ConfigError: the number of threads makes no sense, or is given for an engine.
         DependencyError: the library that runs such models is not installed.
     """
     path = check_model_file(path)
-    known = PROVIDERS if path.suffix not in ENGINE_SUFFIXES else ENGINE_PROVIDERS
-    if provider is not None and provider not in (*PROVIDERS, *ENGINE_PROVIDERS):
-        raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(known)}")
+    _check_provider(path, provider)
     if threads is not None and threads < 1:
         raise ConfigError("threads", f"is {threads}", "at least 1")
     if path.suffix == ".onnx":
-        if provider == "tensorrt-rtx":
-            hint = f"gocor build {path} -o model.engine --backend tensorrt-rtx"
-            raise ProviderError("provider", f"{provider!r} runs engines, and {path} is a model", hint)
         from gocor.runtime.onnxruntime_session import OnnxRuntimeEstimator
 
         return OnnxRuntimeEstimator(path, provider or "cpu", threads)
+    if path.suffix == OPENVINO_SUFFIX:
+        from gocor.runtime.openvino_session import OpenVINOEstimator
+
+        return OpenVINOEstimator(path, provider, threads)
     if path.suffix in ENGINE_SUFFIXES:
         if threads is not None:
             raise ConfigError("threads", f"are those of the CPU, and {path} is an engine", "leave them out")
@@ -209,7 +230,24 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
         return TensorRTEstimator(path, provider)
     if path.suffix in CHECKPOINT_SUFFIXES:
         raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
-    raise ModelError(path, f"has the unknown suffix {path.suffix!r}", "models are .onnx or .engine files")
+    known = "models are .onnx, .engine or .xml files"
+    raise ModelError(path, f"has the unknown suffix {path.suffix!r}", known)
+
+
+def _check_provider(path: Path, provider: str | None) -> None:
+    """Refuses names that are none, and for an ONNX file those that need another file."""
+    built_for = dict.fromkeys(ENGINE_SUFFIXES, ENGINE_PROVIDERS) | {OPENVINO_SUFFIX: (OPENVINO,)}
+    if provider is not None and provider not in (*PROVIDERS, *ENGINE_PROVIDERS, OPENVINO):
+        known = built_for.get(path.suffix, PROVIDERS)
+        raise ProviderError("provider", f"unknown name {provider!r}", f"one of {', '.join(known)}")
+    if path.suffix != ".onnx":
+        return
+    for name, kind, output in (
+        ("tensorrt-rtx", "engines", "model.engine"), (OPENVINO, "OpenVINO's own files", "model.xml"),
+    ):  # fmt: skip
+        if provider == name:
+            hint = f"gocor build {path} -o {output} --backend {name}"
+            raise ProviderError("provider", f"{name!r} runs {kind}, and {path} is a model", hint)
 
 
 def model_inputs(metadata: ModelMetadata, reference: np.ndarray, query: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ HEAVY = {
     "rich",
     "polygraphy",
     "tensorrt",
+    "openvino",
 }
 LONGEST_FUNCTION, LONGEST_COMMAND = 50, 20
 

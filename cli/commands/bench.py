@@ -18,6 +18,7 @@ EPILOG = examples(
     "gocor bench plain.onnx gocor.onnx --rounds 50 --json bench.json --plot bench.png",
     "gocor bench model.onnx --provider cpu --provider cuda",
     "gocor bench model.engine model.onnx --provider cuda",
+    "gocor bench model.onnx model.xml --throughput",
 )
 
 
@@ -30,6 +31,9 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Timed runs of each, interleaved.")] = 20,
     warmup: Annotated[int, typer.Option(help="Runs of each before that.")] = 3,
     threads: Annotated[int | None, typer.Option(help="Of models on the CPU; default one per core.")] = None,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Time .xml models also with several pairs side by side.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write every timed run here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw every timed run here, .png, .svg or .pdf.")] = None,
 ) -> None:
@@ -47,8 +51,9 @@ def bench(
         check_writable(json)
     with progress("bench") as show:
         report = benchmark.benchmark_models(
-            models, provider or [None], rounds=rounds, warmup=warmup, threads=threads, progress=show
-        )
+            models, provider or [None],
+            rounds=rounds, warmup=warmup, threads=threads, throughput=throughput, progress=show,
+        )  # fmt: skip
     print_figures(report_table(report))
     if json:
         write_json(json, report)

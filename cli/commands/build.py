@@ -1,4 +1,4 @@
-"""``gocor build``: a model becomes an engine of TensorRT."""
+"""``gocor build``: a model becomes an engine of TensorRT, or files for OpenVINO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,13 @@ from gocor.console import examples, facts_table, print_json, progress, stdout
 if TYPE_CHECKING:
     from gocor.export.engine import EngineReport
     from gocor.export.engine_layers import EngineLayers
+    from gocor.export.openvino import OpenVINOReport
 
 EPILOG = examples(
     "gocor build model.onnx -o model.engine",
     "gocor build model.onnx -o model.engine --workspace 4GiB --timing-cache timing.cache",
     "gocor build model.onnx -o model.engine --backend tensorrt-rtx  # needs no GPU",
+    "gocor build model.onnx -o model.xml --backend openvino  # for CPUs",
 )
 SHOWN = 3  # names of layers
 _IMPLEMENTATIONS = {
@@ -27,10 +29,17 @@ _IMPLEMENTATIONS = {
 
 def build(
     model: Annotated[Path, typer.Argument(help="Model that gocor export made.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Engine to write, .engine.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Engine to write, .engine; .xml for openvino.")
+    ],
     backend: Annotated[
-        str, typer.Option(help="tensorrt builds on the GPU that it builds for, tensorrt-rtx anywhere.")
+        str,
+        typer.Option(help="tensorrt builds on the GPU it builds for, tensorrt-rtx and openvino anywhere."),
     ] = "tensorrt",
+    inference_precision: Annotated[
+        str | None,
+        typer.Option(help="openvino only: f32 (default), or bf16, which is faster only on CPUs with AMX."),
+    ] = None,
     workspace: Annotated[
         str | None, typer.Option(metavar="SIZE", help="GPU memory for scratch, as 4GiB; all if not given.")
     ] = None,
@@ -68,12 +77,14 @@ def build(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Build an engine for TensorRT or TensorRT-RTX.
+    """Build an engine for TensorRT or TensorRT-RTX, or a model for OpenVINO.
 
     Precision is that of the model. Beside the engine lie its manifest (model.engine.json), which gocor checks
-    before it loads the engine, and the build log (model.engine.log).
+    before it loads the engine, and the build log (model.engine.log). OpenVINO's model is two files, model.xml
+    and model.bin, with a manifest, model.xml.json.
     """
-    from gocor.export.engine import build_engine
+    from gocor.export.build import build as build_model
+    from gocor.export.engine import EngineReport
     from gocor.export.engine_config import EngineConfig, parse_bytes
     from gocor.export.engine_config import compute_capability as parsed
 
@@ -85,8 +96,9 @@ def build(
         hardware_compatible=hardware_compatible, version_compatible=version_compatible, tf32=tf32,
     )  # fmt: skip
     with progress(f"build {output.name}") as show:
-        report = build_engine(model, output, config, show)
-    print_json(report) if json else stdout.print(facts_table(_facts(report)))
+        report = build_model(model, output, config, inference_precision, show)
+    facts = _facts(report) if isinstance(report, EngineReport) else _openvino_facts(report)
+    print_json(report) if json else stdout.print(facts_table(facts))
 
 
 def _facts(report: "EngineReport") -> dict[str, object]:
@@ -110,6 +122,22 @@ def _facts(report: "EngineReport") -> dict[str, object]:
         "size": f"{report.bytes / 1e6:.1f} MB",
         "time": f"{report.parse_seconds:.1f} s to parse, {report.build_seconds:.1f} s to build",
         "log": report.log,
+    }
+
+
+def _openvino_facts(report: "OpenVINOReport") -> dict[str, object]:
+    manifest = report.manifest
+    operators = ", ".join(f"{name} {count}" for name, count in report.operators.items())
+    return {
+        "model": report.path,
+        "network": manifest.metadata.network,
+        "library": manifest.library,
+        "computes in": manifest.inference_precision,
+        "inputs": "\n".join(map(str, manifest.inputs)),
+        "outputs": "\n".join(map(str, manifest.outputs)),
+        "operators": f"{sum(report.operators.values()):,}, every size known: {operators}",
+        "size": f"{report.bytes / 1e6:.1f} MB",
+        "time": f"{report.seconds:.1f} s",
     }
 
 

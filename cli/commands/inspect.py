@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
     from gocor.runtime.manifest import EngineManifest
     from gocor.runtime.metadata import ModelMetadata
+    from gocor.runtime.openvino_manifest import OpenVINOManifest
 
 EPILOG = examples("gocor inspect model.onnx", "gocor inspect model.engine", "gocor inspect their.pth --json")
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An ONNX model, of gocor or not, an engine or a checkpoint.")],
+    file: Annotated[
+        Path, typer.Argument(help="An ONNX model, of gocor or not, an engine, .xml or checkpoint.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what a checkpoint, model or engine is.
@@ -25,6 +28,7 @@ def inspect(
     """
     from gocor.export.inspection import ModelInspection, inspect_file
     from gocor.runtime.manifest import EngineManifest
+    from gocor.runtime.openvino_manifest import OpenVINOManifest
 
     found = inspect_file(file)
     if json:
@@ -33,6 +37,8 @@ def inspect(
         stdout.print(facts_table(_model_facts(found), title=f"{file}"))
     elif isinstance(found, EngineManifest):
         stdout.print(facts_table(_engine_facts(found), title=f"{file}"))
+    elif isinstance(found, OpenVINOManifest):
+        stdout.print(facts_table(_openvino_facts(found), title=f"{file}"))
     else:
         stdout.print(facts_table(_checkpoint_facts(found), title=f"{file}"))
 
@@ -77,6 +83,19 @@ def _engine_facts(manifest: "EngineManifest") -> dict[str, object]:
         "runs with later versions": "yes" if manifest.version_compatible else "no",
         "plugins": manifest.plugins,
         "TF32": "allowed" if manifest.tf32 else "off",
+        "inputs": "\n".join(map(str, manifest.inputs)),
+        "outputs": "\n".join(map(str, manifest.outputs)),
+    }  # fmt: skip
+
+
+def _openvino_facts(manifest: "OpenVINOManifest") -> dict[str, object]:
+    kind = f"model for {manifest.library} or later, built by gocor {manifest.gocor_version}"
+    return {"kind": kind} | _origin(manifest.metadata) | {
+        "computes in": manifest.inference_precision,
+        "model": manifest.model,
+        "SHA-256 of the model": manifest.model_sha256,
+        "SHA-256 of the file": manifest.xml_sha256,
+        "SHA-256 of the weights' file": manifest.bin_sha256,
         "inputs": "\n".join(map(str, manifest.inputs)),
         "outputs": "\n".join(map(str, manifest.outputs)),
     }  # fmt: skip

@@ -21,12 +21,13 @@ EPILOG = examples(
     "gocor verify model.onnx their.pth --pairs pairs.csv --json report.json",
     "gocor verify model.onnx their.pth --pairs left/ --pairs right/ --provider cuda",
     "gocor verify model.engine their.pth",
+    "gocor verify model.xml their.pth",
     "gocor verify model.fp16.onnx their.pth --oracle",
 )
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Model of gocor export, or engine of gocor build.")],
+    model: Annotated[Path, typer.Argument(help="Model of gocor export, or what gocor build made of it.")],
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that it was made from.")],
     pairs: Annotated[
         list[Path] | None,
@@ -39,7 +40,8 @@ def verify(
         str | None, typer.Option(help="Where to run the model: cpu (default), cuda or tensorrt.")
     ] = None,
     onnx: Annotated[
-        Path | None, typer.Option(help="Model that the engine was built from; beside it if not given.")
+        Path | None,
+        typer.Option(help="Model that gocor build was given; beside the engine or .xml if not given."),
     ] = None,
     oracle: Annotated[
         bool,
@@ -58,9 +60,9 @@ def verify(
 ) -> None:
     """Compare a model with PyTorch.
 
-    Runs the official pipeline in PyTorch and the model on the same pairs; for an engine also the ONNX model
-    that it was built from, and compares every step. The exit code is 0 when all outputs are within the
-    tolerance, 1 when one is not.
+    Runs the official pipeline in PyTorch and the model on the same pairs; for what gocor build made also the
+    ONNX model that it was built from, and compares every step. The exit code is 0 when all outputs are within
+    the tolerance, 1 when one is not.
     """
     from gocor.export.verify import verify as verify_model
     from gocor.runtime.report import write_json
@@ -97,6 +99,8 @@ def pair_source(paths: list[Path]) -> PairSource | None:
 
 
 def _print(report: "VerifyReport") -> None:
+    from gocor.export.verify import built_kind
+
     described = report.metadata
     facts = {
         "network": described.network,
@@ -108,7 +112,7 @@ def _print(report: "VerifyReport") -> None:
         "built from": report.onnx,
     }
     stdout.print(facts_table(facts), "")
-    whole = "PyTorch ↔ engine" if report.stages else ""
+    whole = f"PyTorch ↔ {built_kind(report.provider)}" if report.stages else ""
     stages = [*((stage.name, stage.worst) for stage in report.stages), (whole, report.worst)]
     for name, worst in stages:
         print_figures(_table(name, worst, len(report.pairs) > 1))
@@ -130,11 +134,12 @@ def _print(report: "VerifyReport") -> None:
 
 def _precision(report: "VerifyReport") -> str:
     precision = report.metadata.precision
-    if precision == "fp32":
-        return precision
     if report.oracle:
         return f"{precision}, each operator of the oracle rounds to it"
-    return f"{precision}, computed in fp32" if report.provider == "cpu" else precision
+    if report.precision != precision:
+        return f"{precision}, computed in {report.precision}"
+    on_cpu = report.provider in ("cpu", "openvino") and precision == "fp16"
+    return f"{precision}, computed in fp32" if on_cpu else precision
 
 
 def _table(name: str, worst: "tuple[Worst, ...]", many: bool) -> "Table":

@@ -155,7 +155,7 @@ def test_what_was_not_given_is_the_configs_own_default(
         (("--optimization-level", "9"), "--optimization-level: is 9; 0 to 5"),
         (("--compute-capability", "ada"), "--compute-capability: is 'ada'; as sm_89 or 8.9"),
         (("--plugins", "some"), "--plugins: is 'some'; auto or none"),
-        (("--backend", "onnx"), "--backend: is 'onnx'; tensorrt or tensorrt-rtx"),
+        (("--backend", "onnx"), "--backend: is 'onnx'; one of tensorrt, tensorrt-rtx, openvino"),
         (
             (*RTX, "--version-compatible"),
             "--version-compatible: is not there in TensorRT-RTX; build an engine",

@@ -308,7 +308,7 @@ def test_bf16_is_for_engines(low: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("name", "provider", "text"),
     [
-        ("m.engine", None, r"--oracle: is for models, and m\.engine is an engine; leave it out"),
+        ("m.engine", None, r"--oracle: is for \.onnx models, and m\.engine is none; leave it out"),
         ("m.onnx", "cuda", "--oracle: runs on the CPU, not on 'cuda'; leave one of them out"),
     ],
 )

@@ -90,7 +90,7 @@ def test_peak_memory_is_that_of_a_fresh_process() -> None:
 
 def test_errors_come_back_from_the_other_process() -> None:
     with pytest.raises(GocorError) as caught:
-        benchmark.peak_memory_mib(benchmark._load_and_run, "absent.onnx", "cpu", None)
+        benchmark.peak_memory_mib(benchmark._load_and_run, benchmark._Run(Path("absent.onnx"), "cpu", 1))
     assert str(caught.value) == "absent.onnx: no such file; give a model made by gocor export"
 
 

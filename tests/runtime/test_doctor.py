@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -124,12 +125,18 @@ def test_what_to_install_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(doctor, "packages", lambda: found)
     monkeypatch.setattr(doctor, "probe_providers", lambda: {"cpu": "", "cuda": "no GPU"})
+    monkeypatch.setattr(doctor, "probe_openvino", lambda: {"openvino": "no OpenVINO"})
     monkeypatch.setattr(doctor, "probe_engines", lambda: {"run engines": "no TensorRT"})
+    here = dataclasses.replace(doctor.machine(), instruction_sets=("avx512_vnni", "avx512_bf16"))
+    monkeypatch.setattr(doctor, "machine", lambda: here)
     report = doctor.examine()
     assert {c.name: c.hint for c in report.capabilities} == {
         "export": 'torch 2.5 is not torch>=2.9; pip install "gocor-deploy[export]"',
         "run on cpu": "",
         "run on cuda": "no GPU",
+        "run on openvino": "no OpenVINO",
+        "int8 faster on the CPU": "",
+        "bf16 faster on the CPU": "the CPU lacks AMX (on Arm: BF16)",
         "run engines": "no TensorRT",
         "verify": "torch 2.5 is not torch>=2.9, polygraphy>=0.49 is missing; "
         'pip install "gocor-deploy[verify,export]"',

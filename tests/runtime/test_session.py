@@ -167,7 +167,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     assert refusal(checkpoint).startswith("is a checkpoint; make a model of it: gocor export ")
     text = tmp_path / "model.txt"
     text.write_text("hello")
-    assert refusal(text) == "has the unknown suffix '.txt'; models are .onnx or .engine files"
+    assert refusal(text) == "has the unknown suffix '.txt'; models are .onnx, .engine or .xml files"
 
 
 def test_a_truncated_model(tmp_path: Path) -> None:
