@@ -1,17 +1,22 @@
 """A model in, its 8-bit form out: select, measure ranges, quantise, and say how far the flow moved."""
 
+import dataclasses
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gocor.calibration.collect import Probe, Progress, collect
-from gocor.calibration.drift import Drift, measure_drift
+from gocor.calibration.drift import Drift, DriftMeter
+from gocor.calibration.forms import record, trials_of, without
 from gocor.calibration.histogram import METHODS, Method, thresholds
 from gocor.calibration.pairs import CalibrationPairs, PairChecks, from_source, synthetic
 from gocor.calibration.quantize import quantize, quantized_nodes, weight_bytes
 from gocor.calibration.ranges import SUFFIX, Range, RangeTable
+from gocor.calibration.repair import Repaired, Sensitivities, repair, sensitivities
 from gocor.calibration.selection import Convolution, select, tensors_of
 from gocor.core.errors import ConfigError, DependencyError, ModelError
 from gocor.core.files import atomic_path, check_writable
@@ -19,7 +24,7 @@ from gocor.export.engine_source import read_source
 from gocor.export.graph import check_portable
 from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.pairs import PairSource
-from gocor.runtime.session import ENGINE_SUFFIXES
+from gocor.runtime.session import ENGINE_SUFFIXES, load
 
 DEFAULT_METHOD: Method = "percentile"
 MUCH_CLIPPED = 5e-3  # share of a tensor's values
@@ -36,6 +41,8 @@ class CalibrationConfig:
         ranges: table of an earlier run to quantise from, rather than measuring pairs.
         synthetic: generate so many pairs of the model's size to calibrate with.
         threads: CPU threads; one for each physical core when None.
+        sensitivity: measure what each part of the network does to the flow.
+        budget: keep parts until the mean end-point error against the model before is within it, px.
     """
 
     method: Method | None = None
@@ -44,6 +51,8 @@ class CalibrationConfig:
     ranges: Path | None = None
     synthetic: int | None = None
     threads: int | None = None
+    sensitivity: bool = False
+    budget: float | None = None
 
     def check(self, pairs: PairSource | None) -> None:
         """Raises ConfigError if the settings do not go together."""
@@ -56,6 +65,31 @@ class CalibrationConfig:
         if pairs is None and self.synthetic is None and self.ranges is None:
             expected = "--pairs pairs.csv, a video or two folders; or --synthetic 64; or --ranges"
             raise ConfigError("--pairs", "is missing", expected)
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise ConfigError("--budget", f"is {self.budget:g} px", "a number above 0, as 0.1px")
+        for option, asked in (("--sensitivity", self.sensitivity), ("--budget", self.budget is not None)):
+            if asked and pairs is None and self.synthetic is None:
+                got = "compares flows, and there are no pairs"
+                raise ConfigError(option, got, "add --pairs or --synthetic 64 to --ranges")
+
+
+@dataclass(frozen=True)
+class SensitivityReport:
+    """What was measured of a model, and nothing written.
+
+    Attributes:
+        source: the model.
+        metadata: of it.
+        ranges: that the convolutions were quantised with.
+        sensitivities: of its parts.
+        notes: what is wrong with the pairs or ranges, a line each.
+    """
+
+    source: Path
+    metadata: ModelMetadata
+    ranges: RangeTable
+    sensitivities: Sensitivities
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +99,7 @@ class CalibrationReport:
     Attributes:
         path: of the 8-bit model.
         source: the model it was made from.
-        metadata: of both.
+        metadata: of that.
         table: file with the ranges.
         ranges: what is in it.
         convolutions: all of the model, quantised and kept.
@@ -75,6 +109,8 @@ class CalibrationReport:
         quantized_bytes: after.
         drift: None without pairs.
         notes: what is wrong with the pairs or ranges, a line each.
+        sensitivities: of its parts; None if nobody asked and no budget made it necessary.
+        repaired: how it came into the budget; None without one.
     """
 
     path: Path
@@ -89,6 +125,8 @@ class CalibrationReport:
     quantized_bytes: int
     drift: Drift | None
     notes: tuple[str, ...]
+    sensitivities: Sensitivities | None = None
+    repaired: Repaired | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +137,17 @@ class Source:
     sha256: str
     model: Any  # onnx.ModelProto
     metadata: ModelMetadata
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that is known before the first convolution is quantised."""
+
+    source: Source
+    convolutions: tuple[Convolution, ...]
+    pairs: CalibrationPairs | None
+    table: RangeTable
+    notes: tuple[str, ...]
 
 
 def calibrate(
@@ -118,7 +167,7 @@ def calibrate(
         progress: called as ``progress(done, total, what)``.
 
     Raises:
-        ConfigError: the settings make no sense, or a pattern matches nothing.
+        ConfigError: the settings make no sense, a pattern matches nothing, or the budget cannot be met.
         ImageError: a pair cannot be read.
         ModelError: the model is none of ours, is quantised, or gives NaN or infinity.
         OutputError: the files cannot be written.
@@ -126,8 +175,61 @@ def calibrate(
     """
     config, output = config or CalibrationConfig(), Path(output)
     config.check(pairs)
-    source = _read(Path(model), output)
-    convolutions = select(source.model, source.metadata.spec.family, config.keep, source.path)
+    _check_output(output, Path(model))
+    prepared = _prepare(Path(model), pairs, config, progress)
+    source, table, table_path = prepared.source, prepared.table, Path(f"{output}{SUFFIX}")
+    meter = DriftMeter(source.path, prepared.pairs, config.threads, progress) if prepared.pairs else None
+    convolutions, found, repaired = _study(prepared, meter, config, progress)
+    quantized = quantize(source.model, convolutions, table)
+    if repaired:
+        record(quantized, repaired)
+    check_portable(quantized, output)
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(quantized.SerializeToString(deterministic=True))
+        drift = meter.measure(load(temporary, "cpu", config.threads), progress) if meter else None
+        table.save(table_path)
+    return CalibrationReport(
+        path=output, source=source.path, metadata=source.metadata,
+        table=table_path, ranges=table, convolutions=convolutions,
+        weight_bytes=weight_bytes(source.model), quantized_weight_bytes=weight_bytes(quantized),
+        bytes=source.path.stat().st_size, quantized_bytes=output.stat().st_size,
+        drift=drift, notes=prepared.notes, sensitivities=found, repaired=repaired,
+    )  # fmt: skip
+
+
+def measure_sensitivities(
+    model: str | Path,
+    pairs: PairSource | None = None,
+    config: CalibrationConfig | None = None,
+    progress: Progress | None = None,
+) -> SensitivityReport:
+    """Measures what each part of a network does to the flow if it alone is in 8 bits; writes nothing.
+
+    Args:
+        model: of ``gocor export``.
+        pairs: to calibrate with; flows are compared on those held out.
+        config: everything else.
+        progress: called as ``progress(done, total, what)``.
+
+    Raises:
+        GocorError: as ``calibrate``.
+    """
+    config = dataclasses.replace(config or CalibrationConfig(), sensitivity=True)
+    config.check(pairs)
+    prepared = _prepare(Path(model), pairs, config, progress)
+    assert prepared.pairs is not None  # checked with the settings
+    meter = DriftMeter(prepared.source.path, prepared.pairs, config.threads, progress)
+    _, found, _ = _study(prepared, meter, config, progress)
+    assert found is not None
+    source = prepared.source
+    return SensitivityReport(source.path, source.metadata, prepared.table, found, prepared.notes)
+
+
+def _prepare(
+    path: Path, pairs: PairSource | None, config: CalibrationConfig, progress: Progress | None
+) -> _Prepared:
+    source = _read(path)
+    convolutions = select(source.model, source.metadata.spec.family, config.keep, path)
     tensors = tensors_of(convolutions)
     used, checks = _pairs(source.metadata, pairs, config), PairChecks()
     if config.ranges:
@@ -135,28 +237,34 @@ def calibrate(
     else:
         assert used is not None  # checked with the settings
         table = _measured(config, source, tensors, used, checks, progress)
-    quantized = quantize(source.model, convolutions, table)
-    check_portable(quantized, output)
-    drift, table_path = None, Path(f"{output}{SUFFIX}")
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(quantized.SerializeToString(deterministic=True))
-        if used:
-            drift = measure_drift(source.path, temporary, used, config.threads, progress)
-        table.save(table_path)
-    return CalibrationReport(
-        path=output, source=source.path, metadata=source.metadata,
-        table=table_path, ranges=table, convolutions=convolutions,
-        weight_bytes=weight_bytes(source.model), quantized_weight_bytes=weight_bytes(quantized),
-        bytes=source.path.stat().st_size, quantized_bytes=output.stat().st_size,
-        drift=drift, notes=(*(checks.notes() if checks.names else ()), *_clipping(table, tensors)),
-    )  # fmt: skip
+    notes = (*(checks.notes() if checks.names else ()), *_clipping(table, tensors))
+    return _Prepared(source, convolutions, used, table, notes)
 
 
-def _read(path: Path, output: Path) -> Source:
+def _study(
+    prepared: _Prepared, meter: DriftMeter | None, config: CalibrationConfig, progress: Progress | None
+) -> tuple[tuple[Convolution, ...], Sensitivities | None, Repaired | None]:
+    """What is to be quantised after the repair, if one was asked for, and what was found out for it."""
+    convolutions = prepared.convolutions
+    if meter is None or not (config.sensitivity or config.budget):
+        return convolutions, None, None
+    form = partial(quantize, prepared.source.model, table=prepared.table)
+    trials = trials_of(prepared.source.model, convolutions, form, meter, progress)
+    repaired = repair(trials, config.budget) if config.budget else None
+    kept = repaired.kept if repaired else ()
+    found = sensitivities(trials) if config.sensitivity or kept else None
+    return without(convolutions, kept), found, repaired
+
+
+def _check_output(output: Path, model: Path) -> None:
     if output.suffix != ".onnx":
         raise ConfigError(output, f"has suffix {output.suffix!r}", "a name that ends in .onnx")
-    if output.resolve() == path.resolve():
+    if output.resolve() == model.resolve():
         raise ConfigError(output, "is the model itself", "another name, such as model.int8.onnx")
+    check_writable(output)
+
+
+def _read(path: Path) -> Source:
     if path.suffix in ENGINE_SUFFIXES:
         raise ModelError(path, "is an engine", "give the model that it was built from")
     if importlib.util.find_spec("onnx") is None:
@@ -171,7 +279,6 @@ def _read(path: Path, output: Path) -> Source:
     if read.metadata.precision == "bf16":
         got = "computes in bfloat16, which ONNX Runtime does not run on the CPU"
         raise ModelError(path, got, "give the model of gocor export --precision fp16 or fp32")
-    check_writable(output)
     return Source(path, read.sha256, model, read.metadata)
 
 

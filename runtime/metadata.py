@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +30,38 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """How a model in lower precision was brought within a budget.
+
+    Attributes:
+        budget: mean end-point error that was allowed, px, against the model before on held-out pairs.
+        aepe: that was reached, px.
+        kept: what was returned to the precision before: convolutions, or patterns of modules.
+    """
+
+    budget: float
+    aepe: float
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What ``gocor calibrate`` did to a model.
+
+    Attributes:
+        method: that ranges were chosen by.
+        samples: pairs that they were measured on.
+        convolutions: that compute with 8-bit numbers.
+        repair: None without a budget.
+    """
+
+    method: str
+    samples: int
+    convolutions: int
+    repair: Repair | None = None
+
+
+@dataclass(frozen=True)
 class ModelMetadata:
     """Facts stored in the model file as string properties ``gocor.<field>``.
 
@@ -49,6 +81,8 @@ class ModelMetadata:
         gocor_version: version of this package that wrote the model.
         precision: that convolutions and correlations compute in; flows are float32 in any case. Files that do
             not say so are fp32.
+        repair: how ``precision`` was brought within a budget; None without one.
+        int8: what of the model is in 8 bits; None of a model that has nothing in them.
     """
 
     network: str
@@ -64,6 +98,8 @@ class ModelMetadata:
     operators: Mapping[str, int]
     gocor_version: str
     precision: Precision = "fp32"
+    repair: Repair | None = None
+    int8: Int8 | None = None
 
     @property
     def spec(self) -> NetworkSpec:
@@ -103,7 +139,8 @@ class ModelMetadata:
 
     def to_properties(self) -> dict[str, str]:
         """String properties for the model file."""
-        fields = {name: json.dumps(value) for name, value in dataclasses.asdict(self).items()}
+        given = dataclasses.asdict(self)
+        fields = {n: json.dumps(v) for n, v in given.items() if n not in _READERS or v is not None}
         strings = {n: v for n in fields if isinstance(v := getattr(self, n), str)}
         return {PREFIX + "format": str(FORMAT)} | {PREFIX + n: v for n, v in (fields | strings).items()}
 
@@ -147,4 +184,24 @@ def _value(field: "dataclasses.Field[Any]", properties: Mapping[str, str]) -> An
         if field.default is not dataclasses.MISSING:
             return field.default
         raise ValueError(f"no {PREFIX}{field.name}")
-    return text if field.type in (str, Io, Precision) else json.loads(text)
+    if field.type in (str, Io, Precision):
+        return text
+    value = json.loads(text)
+    if field.name not in _READERS:
+        return value
+    try:
+        return _READERS[field.name](value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{field.name} {text}") from error
+
+
+def _repair(values: Mapping[str, Any]) -> Repair:
+    return Repair(float(values["budget"]), float(values["aepe"]), tuple(map(str, values["kept"])))
+
+
+def _int8(values: Mapping[str, Any]) -> Int8:
+    repair = _repair(values["repair"]) if values.get("repair") else None
+    return Int8(str(values["method"]), int(values["samples"]), int(values["convolutions"]), repair)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {"repair": _repair, "int8": _int8}

@@ -2,7 +2,7 @@ import pytest
 from toy_models import METADATA, metadata
 
 from gocor.core.errors import ModelError
-from gocor.runtime.metadata import ModelMetadata, TensorSpec
+from gocor.runtime.metadata import Int8, ModelMetadata, Repair, TensorSpec
 
 
 def test_properties_are_strings_and_read_back() -> None:
@@ -33,6 +33,11 @@ def test_other_properties_do_not_disturb() -> None:
         ),
         ({"precision": "int4"}, "m.onnx: has damaged gocor metadata (precision 'int4'); export again"),
         ({"operators": "[]"}, "m.onnx: has damaged gocor metadata (operators []); export again"),
+        (
+            {"int8": '{"samples": 3}'},
+            'm.onnx: has damaged gocor metadata (int8 {"samples": 3}); export again',
+        ),
+        ({"repair": "[7]"}, "m.onnx: has damaged gocor metadata (repair [7]); export again"),
     ],
 )
 def test_damaged_metadata_is_one_clear_line(change: dict[str, str] | None, message: str) -> None:
@@ -55,6 +60,16 @@ def test_files_that_say_no_precision_are_fp32() -> None:
     assert ModelMetadata.from_properties(properties, "m.onnx").precision == "fp16"
     del properties["gocor.precision"]
     assert ModelMetadata.from_properties(properties, "m.onnx").precision == "fp32"
+
+
+def test_what_was_done_for_lower_precision_is_read_back() -> None:
+    assert METADATA.to_properties().keys().isdisjoint({"gocor.int8", "gocor.repair"})
+    repair = Repair(0.1, 0.09, ("conv2a.0",))
+    described = metadata(repair=repair, int8=Int8("minmax", 8, 47, repair))
+    properties = described.to_properties()
+    assert ModelMetadata.from_properties(properties, "m.onnx") == described
+    properties["gocor.int8"] = '{"method": "entropy", "samples": 9, "convolutions": 2, "later": true}'
+    assert ModelMetadata.from_properties(properties, "m.onnx").int8 == Int8("entropy", 9, 2)
 
 
 def test_interface_of_an_images_model() -> None:
