@@ -25,8 +25,8 @@ LOW = frozenset(ELEMENTS.values())
 # Results of these are among their inputs, which are rounded already.
 MOVING_KINDS = frozenset(
     (
-        *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice"),
-        *("Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
+        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu"),
+        *("Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
     )
 )
 
