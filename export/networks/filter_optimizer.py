@@ -132,9 +132,10 @@ class Residual:
 
     def slope(self, scores: Tensor) -> Tensor:
         """``a' = v₊ s'(scores, m)``."""
-        # The sign, exactly: the smallest normal float32 times 1e38 is above 1. ONNX Runtime's Sign operator
-        # is not vectorised and takes three times as long as these two together.
-        sign = (scores.detach() * 1e38).clamp(-1, 1)
+        # The sign of all that is more than 1e-30. ONNX Runtime's Sign operator is not vectorised and takes
+        # three times as long as these two together. In 8-bit models OpenVINO moves the product behind the
+        # clamp, whose limits become those over the factor: with 1e38 they would be denormal, and taken for 0.
+        sign = (scores.detach() * 1e30).clamp(-1, 1)
         return self.half_difference * sign + self.half_sum
 
     def gradient(self, scores: Tensor, slope: Tensor) -> Tensor:
