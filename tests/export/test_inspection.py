@@ -83,7 +83,8 @@ def test_other_files(tmp_path: Path) -> None:
         inspect_file(text)
     assert (
         str(caught.value)
-        == f"{text}: has the unknown suffix '.txt'; known are .onnx .engine .plan .xml .pth .pt .tar .safetensors"
+        == f"{text}: has the unknown suffix '.txt'; "
+        "known are .onnx .engine .plan .xml .pth .pt .tar .safetensors"
     )
     with pytest.raises(ModelError, match="no such file"):
         inspect_file(tmp_path / "absent.pth")
