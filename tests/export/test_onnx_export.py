@@ -1,8 +1,10 @@
 """Exported models: what is in the file, that it runs, and that it computes what PyTorch does."""
 
+import importlib.util
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,27 @@ def test_the_model_gives_the_recorded_flow(exported: ExportReport) -> None:
     assert error.aepe <= AEPE_LIMIT[described.spec.family]
     pytorch = estimate_flow(golden_network(described.network), case["reference"], case["query"])
     assert FlowError.between(flow, pytorch).aepe <= AEPE_LIMIT[described.spec.family]
+
+
+def test_openvino_gives_the_recorded_flow(exported: ExportReport) -> None:
+    """In float32, and the image pipeline with its exact integer sums, too: bfloat16 is off by 1e-2."""
+    pytest.importorskip("openvino", reason='pip install "gocor-deploy[openvino]"')
+    from gocor.export.openvino import build_openvino
+
+    case = load_case(f"estimate_flow_{exported.metadata.network}")
+    images = case["reference"], case["query"]
+    built = build_openvino(exported.path, exported.path.with_suffix(".xml"))
+    with load(built.path) as estimator, load(exported.path) as onnxruntime:
+        flow, expected = estimator.estimate(*images), onnxruntime.estimate(*images)
+        if exported.metadata.network == "PWCNet_GOCor":
+            with ThreadPoolExecutor(8) as pool:
+                for again in pool.map(lambda _: estimator(*images), range(8)):
+                    np.testing.assert_array_equal(again, flow.flow)
+    assert relative_l2(flow.flow, case["flow"]) <= 1e-4
+    assert relative_l2(flow.flow, expected.flow) <= 1e-4
+    if expected.orientation_score is not None:
+        np.testing.assert_allclose(flow.orientation_score, expected.orientation_score, rtol=1e-4)
+    assert "ShapeOf" not in built.operators
 
 
 def test_the_model_says_what_it_is(exported: ExportReport) -> None:
@@ -114,6 +137,13 @@ def test_tensors_give_every_output_of_the_network(name: str, tmp_path: Path) -> 
     for output, tensor in expected.items():
         assert relative_l2(outputs[output], tensor) < 5e-5, output
     assert relative_l2(flows, estimate_flow(network, reference, query)) < 5e-5
+    if importlib.util.find_spec("openvino"):
+        from gocor.export.openvino import build_openvino
+
+        with load(build_openvino(tmp_path / "m.onnx", tmp_path / "m.xml").path) as estimator:
+            same = estimator.run(preprocess(network.spec, reference, query))
+        for output, array in same.items():
+            assert relative_l2(array, outputs[output]) < 1e-4, output
 
 
 def test_a_batch_equals_single_pairs(tmp_path: Path) -> None:

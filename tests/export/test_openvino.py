@@ -17,12 +17,15 @@ from toy_models import METADATA, metadata, save_toy
 import gocor
 from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, OutputError
 from gocor.export import openvino
+from gocor.export.checkpoint import seeded_network
 from gocor.export.engine_config import EngineConfig
+from gocor.export.onnx_export import export_onnx
 from gocor.export.openvino import build_openvino, check_options
 from gocor.runtime.manifest import manifest_path
 from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.openvino_manifest import OpenVINOManifest, weights_path
 from gocor.runtime.openvino_session import OpenVINOEstimator
+from gocor.runtime.sample_pair import sample_pair
 
 library = pytest.importorskip("openvino")
 
@@ -266,3 +269,19 @@ def test_half_precision_weights_stay_half(tmp_path: Path) -> None:
         assert estimator.precision == "fp16"
         assert estimator.execution.convolutions == {"f32": 1}
     assert manifest_path(report.path).exists()
+
+
+def test_a_network_in_fp16_is_computed_in_fp32(tmp_path: Path) -> None:
+    """As in ONNX Runtime, which rounds here and there."""
+    pytest.importorskip("onnxruntime")
+    network = seeded_network("PWCNet_GOCor", iterations=1)
+    model = export_onnx(
+        network, tmp_path / "m.onnx", height=64, width=64, io="tensors", precision="fp16"
+    ).path
+    report = build_openvino(model, tmp_path / "m.xml")
+    assert report.bytes < 25e6
+    reference, query, _ = sample_pair(64, 64)
+    with gocor.load(model) as onnxruntime, OpenVINOEstimator(report.path) as estimator:
+        expected, flow = onnxruntime(reference, query), estimator(reference, query)
+        assert set(estimator.execution.convolutions) == {"f32"}
+    assert np.linalg.norm(flow - expected) <= 2e-3 * np.linalg.norm(expected)
