@@ -10,7 +10,7 @@ from gocor.core.errors import ConfigError, ModelError
 from gocor.core.files import sha256
 from gocor.plugins.plugin_library import describe
 from gocor.plugins.ptx import INDEX, OLDEST_CUDA, OLDEST_SM
-from gocor.plugins.registry import KERNELS
+from gocor.plugins.registry import KERNELS, OPERATORS
 from gocor.plugins.schema import DOMAIN
 from gocor.runtime.manifest import PluginForm
 
@@ -38,15 +38,15 @@ class OperatorCall:
 
 
 def operator_calls(model: "onnx.ModelProto") -> list[OperatorCall]:
-    """All nodes of our domain in a model's graph that there are plugins for.
+    """All nodes of our domain in a model's graph that are known here.
 
     Of an operator that a later gocor brought, TensorRT builds the function body in the model.
     """
     calls = []
     for node in model.graph.node:
-        if node.domain == DOMAIN and node.op_type in KERNELS:
+        if node.domain == DOMAIN and node.op_type in OPERATORS:
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
-            default = KERNELS[node.op_type].attribute("radius").default
+            default = OPERATORS[node.op_type].attribute("radius").default
             calls.append(OperatorCall(node.name, node.op_type, attributes.get("radius", int(default))))
     return calls
 
@@ -63,12 +63,15 @@ def offer_plugins(library: Any, calls: Iterable[OperatorCall], file: Path | None
         Form of the plugins, and the SHA-256 that says which they are.
 
     Raises:
-        ConfigError: there is no kernel for a radius, the C++ library does not fit, or this process has other
-            plugins of the same names.
+        ConfigError: there is no kernel for an operator or a radius, the C++ library does not fit, or this
+            process has other plugins of the same names.
         DependencyError: TensorRT has no Python plugins.
     """
     operators = set()
     for call in calls:
+        if call.operator not in KERNELS:
+            remedy = f"build {WITHOUT}, or a model of gocor export --gocor unrolled"
+            raise ConfigError(call.name, f"is a {call.operator}, which has no plugin yet", remedy)
         KERNELS[call.operator].check_kernel_radius(call.radius)
         operators.add(call.operator)
     if not operators:

@@ -2,7 +2,7 @@
 
 import ast
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
@@ -11,10 +11,10 @@ from gocor.plugins.local_correlation.onnx_function import onnx_function as local
 from gocor.plugins.local_correlation_transpose.onnx_function import (
     onnx_function as local_correlation_transpose,
 )
+from gocor.plugins.local_gocor.onnx_function import onnx_function as local_gocor
 from gocor.plugins.registry import OPERATORS
 from gocor.plugins.schema import DOMAIN
 
-BODIES = {"LocalCorrelation": local_correlation, "LocalCorrelationTranspose": local_correlation_transpose}
 STANDARD_DOMAINS = ("", "ai.onnx")
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's record of a node's module path
 
@@ -24,10 +24,27 @@ def attach_functions(model: onnx.ModelProto) -> dict[str, int]:
 
     Returns:
         Their versions by name.
+
+    Raises:
+        ModelError: nodes of one operator would need different bodies, which one name cannot have.
     """
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
-    model.functions.extend(BODIES[name]() for name in used)
+    for name in used:
+        nodes = [node for node in model.graph.node if node.domain == DOMAIN and node.op_type == name]
+        model.functions.append(_body(name, nodes))
     return {name: OPERATORS[name].version for name in used}
+
+
+def _body(name: str, nodes: Sequence[onnx.NodeProto]) -> onnx.FunctionProto:
+    if name == "LocalCorrelation":
+        return local_correlation()
+    if name == "LocalCorrelationTranspose":
+        return local_correlation_transpose()
+    counts = {a.i for node in nodes for a in node.attribute if a.name == "iterations"}
+    if len(counts) > 1:
+        numbers = " and ".join(map(str, sorted(counts)))
+        raise ModelError(nodes[0].name, f"and others run {numbers} iterations", "one number for all of them")
+    return local_gocor(*counts)
 
 
 def name_nodes(model: onnx.ModelProto, prefix: str) -> None:

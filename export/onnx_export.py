@@ -23,7 +23,7 @@ from gocor.export.networks import Network
 from gocor.export.networks.info import CheckpointInfo
 from gocor.export.precision import POLICIES, Casts, check_policy, count_casts, lower
 from gocor.plugins.onnx_tiles import OPSET
-from gocor.runtime.metadata import PRECISIONS, Io, ModelMetadata, Precision
+from gocor.runtime.metadata import GOCOR_FORMS, PRECISIONS, GocorForm, Io, ModelMetadata, Precision
 from gocor.runtime.spec import NetworkSpec
 
 Progress = Callable[[int, int, str], None]
@@ -42,6 +42,8 @@ class ExportConfig:
             takes preprocessed tensors and gives every level's flow as the network returns it.
         precision: of convolutions and correlations, as the network's policy in ``gocor.export.precision``
             says; inputs and outputs are the same for all.
+        gocor: ``fused`` makes every local GOCor one operator, ``unrolled`` a correlation and its transpose
+            for each step, and what is between them. Networks without have neither.
     """
 
     height: int
@@ -49,6 +51,7 @@ class ExportConfig:
     batch: int = 1
     io: Io = "images"
     precision: Precision = "fp32"
+    gocor: GocorForm = "fused"
 
     def check(self, spec: NetworkSpec) -> None:
         """Raises ConfigError unless the network can be exported like this."""
@@ -61,6 +64,8 @@ class ExportConfig:
             raise ConfigError("--io", f"is {self.io!r}", "images or tensors")
         if self.precision not in PRECISIONS:
             raise ConfigError("--precision", f"is {self.precision!r}", f"one of {', '.join(PRECISIONS)}")
+        if self.gocor not in GOCOR_FORMS:
+            raise ConfigError("--gocor", f"is {self.gocor!r}", " or ".join(GOCOR_FORMS))
         if self.io == "images":
             return
         if self.height % spec.side_multiple or self.width % spec.side_multiple:
@@ -101,6 +106,7 @@ def export_onnx(
     batch: int = 1,
     io: Io = "images",
     precision: Precision = "fp32",
+    gocor: GocorForm = "fused",
     progress: Progress | None = None,
 ) -> ExportReport:
     """Exports a network with its iterations unrolled and all shapes static.
@@ -115,6 +121,7 @@ def export_onnx(
         batch: see ``ExportConfig``.
         io: see ``ExportConfig``.
         precision: see ``ExportConfig``.
+        gocor: see ``ExportConfig``.
         progress: called as ``progress(done, total, stage)``.
 
     Raises:
@@ -123,7 +130,7 @@ def export_onnx(
         OutputError: the file cannot be written.
     """
     start = time.perf_counter()
-    config = ExportConfig(height, width, batch, io, precision)
+    config = ExportConfig(height, width, batch, io, precision, gocor)
     config.check(network.spec)
     if Path(path).suffix != ".onnx":
         raise ConfigError(path, f"has suffix {Path(path).suffix!r}", "a name that ends in .onnx")
@@ -134,7 +141,7 @@ def export_onnx(
             progress(STAGES.index(stage), len(STAGES), stage)
 
     begin("fold constants")
-    folded = fold(network).cpu().float()
+    folded = fold(network, fused=gocor == "fused").cpu().float()
     begin("trace the network")
     metadata = _metadata(network, config)
     model = _trace(folded, config, metadata)

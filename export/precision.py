@@ -5,6 +5,7 @@ exported graph, whose nodes are named after the network's modules: convolutions 
 where nearly all time and all weights are, run low; flows, coordinates, sums, norms and quotients keep FP32.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from gocor.core.errors import ConfigError, ModelError
 from gocor.plugins.registry import OPERATORS
+from gocor.plugins.schema import DOMAIN
 from gocor.runtime.metadata import Precision
 
 ELEMENTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, *ELEMENTS.values())
-CORRELATIONS = frozenset(OPERATORS)
+CORRELATIONS = frozenset(OPERATORS)  # LocalGOCor, too, which casts its features to FP32 and back inside
 
 # What may run low inside of the modules that do: nothing that sums, but for convolutions.
 FEATURE_KINDS = frozenset({"Conv", "LeakyRelu", "Relu", "MaxPool", "Pad", "Concat", "Split"})
@@ -136,14 +138,15 @@ def check_policy(model: onnx.ModelProto, policy: PrecisionPolicy, precision: Pre
     for node in model.graph.node:
         if node.op_type == "Cast":
             continue
-        found = {types[name] for name in (*node.input, *node.output) if types.get(name) in FLOATS}
+        names = (*_lowered_inputs(node), *node.output)
+        found = {types[name] for name in names if types.get(name) in FLOATS}
         if found <= {TensorProto.FLOAT}:
             continue
-        names = " and ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in found))
+        kinds = " and ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in found))
         if len(found) > 1:
-            raise ModelError(node.name, f"mixes {names}", "one type for each operator; report this")
+            raise ModelError(node.name, f"mixes {kinds}", "one type for each operator; report this")
         if not _follows(node) and not policy.allows(node, precision):
-            raise ModelError(node.name, f"runs in {names}", "the policy keeps it in float; report this")
+            raise ModelError(node.name, f"runs in {kinds}", "the policy keeps it in float; report this")
 
 
 def count_casts(model: onnx.ModelProto) -> Casts:
@@ -196,8 +199,9 @@ class _Lowering:
         """Rewrites nodes, then weights: those that no node uses any more go."""
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.graph.node]
         for node, low in zip(nodes, self.low, strict=True):
-            node.input[:] = [
-                self._as(value, self.element if low else TensorProto.FLOAT) for value in node.input
+            features = _lowered_inputs(node)
+            node.input[: len(features)] = [
+                self._as(value, self.element if low else TensorProto.FLOAT) for value in features
             ]
             self.types.update(dict.fromkeys(node.output, self.element) if low else {})
             self.nodes.append(node)
@@ -232,6 +236,12 @@ def _converted(tensor: onnx.TensorProto, name: str, element: int) -> onnx.Tensor
             tensor.name, f"has a weight of {largest}, which {kind} cannot hold", "use --precision bf16"
         )
     return numpy_helper.from_array(converted, name)
+
+
+def _lowered_inputs(node: onnx.NodeProto) -> Sequence[str]:
+    """Inputs that go with a node's precision: all but the parameters of our operators, which stay FP32."""
+    ours = OPERATORS.get(node.op_type) if node.domain == DOMAIN else None
+    return node.input[: len(ours.inputs)] if ours else node.input
 
 
 def _follows(node: onnx.NodeProto) -> bool:

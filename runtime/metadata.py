@@ -12,6 +12,8 @@ from gocor.runtime.spec import GLUNET_COARSE_SIDE, NetworkSpec, network_spec
 Io = Literal["images", "tensors"]
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+GocorForm = Literal["fused", "unrolled"]
+GOCOR_FORMS: tuple[GocorForm, ...] = ("fused", "unrolled")
 PREFIX = "gocor."
 ORIENTATION_SCORE = "orientation_score"  # output of the GLU-Net family, float32 (batch,)
 FORMAT = 1  # raised when an older reader would misread the properties
@@ -110,6 +112,13 @@ class ModelMetadata:
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.height, self.width
+
+    @property
+    def gocor(self) -> GocorForm | None:
+        """Whether local GOCors are one operator each; None of a network without."""
+        if self.local_iterations is None:
+            return None
+        return "fused" if "LocalGOCor" in self.operators else "unrolled"
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

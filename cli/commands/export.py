@@ -44,6 +44,10 @@ def export(
             "bf16 is for engines alone."
         ),
     ] = "fp32",
+    gocor: Annotated[
+        str,
+        typer.Option(help="fused: every local GOCor is one operator. unrolled: all its correlations are."),
+    ] = "fused",
     network: Annotated[
         str | None, typer.Option(help="PWCNet, PWCNet_GOCor, …; recognised from the checkpoint if not given.")
     ] = None,
@@ -64,7 +68,7 @@ def export(
     with progress(f"export {module.spec.name}") as show:
         report = export_onnx(
             module, output, height=height, width=width, batch=batch,
-            io=io, precision=precision, progress=show,  # type: ignore[arg-type]
+            io=io, precision=precision, gocor=gocor, progress=show,  # type: ignore[arg-type]
         )  # fmt: skip
     stdout.print(facts_table(_facts(report)))
 
@@ -86,6 +90,7 @@ def _facts(report: "ExportReport") -> dict[str, object]:
         "model": report.path,
         "network": metadata.network,
         "iterations": console.iterations(metadata.global_iterations, metadata.local_iterations),
+        "local GOCor": metadata.gocor,
         "inputs": "\n".join(map(str, metadata.inputs)),
         "outputs": ", ".join(metadata.output_names),
         "precision": metadata.precision + (f", {report.casts.total} casts" if report.casts.total else ""),

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gocor.console import examples, facts_table, iterations, print_json, stdout
+from gocor.precision_report import count_of_pairs
 
 if TYPE_CHECKING:
     from gocor.export.inspection import CheckpointInspection, Contents, ModelInspection
     from gocor.runtime.manifest import EngineManifest
-    from gocor.runtime.metadata import ModelMetadata
+    from gocor.runtime.metadata import ModelMetadata, Repair
     from gocor.runtime.openvino_manifest import OpenVINOManifest
 
 EPILOG = examples("gocor inspect model.onnx", "gocor inspect model.engine", "gocor inspect their.pth --json")
@@ -105,12 +106,34 @@ def _origin(described: "ModelMetadata") -> dict[str, object]:
     return {
         "network": described.network,
         "iterations": iterations(described.global_iterations, described.local_iterations),
+        "local GOCor": described.gocor,
         "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
-        "precision": described.precision,
+        "precision": _precision(described),
+        "8 bits": _int8(described),
         "checkpoint": described.checkpoint or None,
         "SHA-256 of the checkpoint": described.checkpoint_sha256 or None,
         "SHA-256 of the weights": described.weights_sha256,
     }
+
+
+def _precision(described: "ModelMetadata") -> str:
+    rest = " of what is not in 8 bits" if described.int8 else ""
+    return described.precision + rest + _repair(described.repair)
+
+
+def _int8(described: "ModelMetadata") -> str | None:
+    if (int8 := described.int8) is None:
+        return None
+    ranges = f"ranges by {int8.method} of {count_of_pairs(int8.samples)}"
+    return f"{int8.convolutions} convolutions, {ranges}{_repair(int8.repair)}"
+
+
+def _repair(repair: "Repair | None") -> str:
+    if repair is None:
+        return ""
+    met = f"\nAEPE {repair.aepe:.3g} px from the model before, on held-out pairs"
+    names = ", ".join(name.rpartition("/")[0] or name for name in repair.kept) or "nothing"
+    return f"{met}; kept for a budget of {repair.budget:g} px: {names}"
 
 
 def _contents_facts(contents: "Contents") -> dict[str, object]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gocor.export.networks.filter_optimizer import FilterOptimizer, Residual, squared_norm, window_distances
-from gocor.plugins.torch_ops import local_correlation, local_correlation_transpose
+from gocor.plugins.torch_ops import local_correlation, local_correlation_transpose, local_gocor
 
 
 class LocalFilterInitializer(nn.Module):
@@ -23,6 +23,12 @@ class LocalFilterInitializer(nn.Module):
 
 class LocalZeroInitializer(nn.Module):
     """Initial filters of zeros."""
+
+    scaling: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scaling", torch.zeros(1), persistent=False)
 
     def forward(self, reference: Tensor) -> Tensor:
         """``(B, C, H, W)`` features to filters of the same shape."""
@@ -41,6 +47,10 @@ class LocalGOCor(nn.Module):
         initializer: ``simple`` or ``zeros``.
         optimizer_options: further arguments of ``FilterOptimizer``.
 
+    Attributes:
+        fused: compute all of it by the operator ``LocalGOCor``, one node of an exported graph, instead of
+            step by step.
+
     Source:
         GOCor, NeurIPS 2020, sec. 3 and supplement.
     """
@@ -54,6 +64,7 @@ class LocalGOCor(nn.Module):
     ) -> None:
         super().__init__()
         self.radius = radius
+        self.fused = False
         self.filter_initializer = (
             LocalFilterInitializer() if initializer == "simple" else LocalZeroInitializer()
         )
@@ -63,9 +74,23 @@ class LocalGOCor(nn.Module):
 
     def forward(self, reference: Tensor, query: Tensor) -> Tensor:
         """Two ``(B, C, H, W)`` features to the volume ``(B, (2r+1)**2, H, W)``."""
+        if self.fused:
+            return self._in_one(reference, query)
         filters = self.filter_initializer(reference)
         filters = self.optimize(filters, reference)
         return local_correlation(filters, query, self.radius)
+
+    def _in_one(self, reference: Tensor, query: Tensor) -> Tensor:
+        optimizer = self.filter_optimizer
+        maps = [m.flatten() for m in optimizer.frozen or optimizer.score_maps(self.distances)]
+        scaling = self.filter_initializer.scaling
+        scalars = (
+            scaling,
+            optimizer.log_step_length.exp(),
+            optimizer.regularization / reference.shape[1] ** 2,
+            torch.full_like(scaling, optimizer.steplength_regularization),
+        )
+        return local_gocor(reference, query, *maps, torch.cat(scalars), self.radius, optimizer.iterations)
 
     def optimize(self, filters: Tensor, reference: Tensor) -> Tensor:
         """Filters ``(B, C, H, W)`` after all steps."""

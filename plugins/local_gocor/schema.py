@@ -17,7 +17,7 @@ def output_shape(
     maps, channels = (target, weight, mask), displacements(radius)
     if len(reference) != 4 or reference != query:
         raise fail_shapes(NAME, reference, query, expected="expected two equal shapes (N, C, H, W)")
-    if set(maps) != {(channels,)} or scalars != (len(SCALARS),):
+    if any(shape != (channels,) for shape in maps) or scalars != (len(SCALARS),):
         expected = f"expected three of ({channels},), and ({len(SCALARS)},)"
         raise fail_shapes(NAME, *maps, scalars, expected=expected)
     batch, _, height, width = reference
