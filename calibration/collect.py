@@ -42,7 +42,7 @@ class Probe:
         where: object,
     ) -> None:
         self.metadata, self.tensors, self.where = metadata, tensors, where
-        self._session = _open(model, list(tensors), threads)
+        self._session = open_widened(model, list(tensors), threads)
 
     def run(self, reference: np.ndarray, query: np.ndarray, pair: str) -> dict[str, np.ndarray]:
         """Values of the tensors for a pair ``(1, H, W, 3)``.
@@ -81,9 +81,10 @@ def collect(
     return dict(histograms)
 
 
-def _open(
-    model: "onnx.ModelProto", tensors: Sequence[str], threads: int | None
+def open_widened(
+    model: "onnx.ModelProto", tensors: Sequence[str], threads: int | None = None
 ) -> "onnxruntime.InferenceSession":
+    """A session on the CPU of the model with more outputs: these tensors."""
     import onnx
 
     widened = onnx.ModelProto()

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from gocor.calibration.collect import open_widened
 from gocor.calibration.selection import CONVOLUTIONS
 
 if TYPE_CHECKING:
     import onnx
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,16 @@ class Costs:
 
 
 def convolution_costs(model: "onnx.ModelProto") -> dict[str, Cost]:
-    """Cost of each convolution by the name of its node, in a model of static shapes."""
-    from onnx import shape_inference
+    """Cost of each convolution by the name of its node, in a model of static shapes.
 
-    # Shapes are computed inside of the operators' function bodies: without data_prop what follows has none.
-    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    shapes: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-    return {node.name: _of(node, shapes) for node in graph.node if node.op_type in CONVOLUTIONS}
+    The model is run once for its shapes: inference gives up in function bodies, which compute some.
+    """
+    nodes = [node for node in model.graph.node if node.op_type in CONVOLUTIONS]
+    names = list(dict.fromkeys(name for node in nodes for name in (*node.input[:2], node.output[0])))
+    session = open_widened(model, names)
+    inputs = {entry.name: np.zeros(entry.shape, _DTYPES[entry.type]) for entry in session.get_inputs()}
+    shapes = {name: value.shape for name, value in zip(names, session.run(names, inputs), strict=True)}
+    return {node.name: _of(node, shapes) for node in nodes}
 
 
 def _of(node: "onnx.NodeProto", shapes: Mapping[str, tuple[int, ...]]) -> Cost:

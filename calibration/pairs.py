@@ -68,11 +68,16 @@ def from_source(source: PairSource, samples: int) -> CalibrationPairs:
     """At most ``samples`` pairs of a source, spread evenly, and up to a fifth of the rest held out.
 
     Of a source of unknown length, as some videos are, the first pairs are taken.
+
+    Raises:
+        ConfigError: there is no pair.
     """
     places, held_out = spread(source.expected, samples)
-    apart = bool(held_out)
-    chosen = tuple(_at(source, held_out or set(sorted(places)[:HELD_OUT])))
-    return CalibrationPairs(lambda: _at(source, places), len(places), chosen, apart)
+    apart = tuple(_at(source, held_out))
+    chosen = apart or tuple(_at(source, set(sorted(places)[:HELD_OUT])))
+    if not chosen:
+        raise ConfigError("--pairs", "holds no pair", "at least one")
+    return CalibrationPairs(lambda: _at(source, places), len(places), chosen, bool(apart))
 
 
 def spread(expected: int | None, samples: int) -> tuple[set[int], set[int]]:
@@ -87,6 +92,8 @@ def spread(expected: int | None, samples: int) -> tuple[set[int], set[int]]:
 
 
 def _at(source: PairSource, places: set[int]) -> Iterator[Pair]:
+    if not places:
+        return
     last = max(places)
     for place, pair in enumerate(source):
         if place in places:

@@ -72,10 +72,12 @@ class Sensitivities:
     Attributes:
         parts: the worst first.
         together: drift with all of them in lower precision, which is no sum of theirs.
+        saved_bytes: of weights, then.
     """
 
     parts: tuple[Sensitivity, ...]
     together: Drift
+    saved_bytes: int
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ def sensitivities(trials: Trials) -> Sensitivities:
         )
     trials.tell(len(found), len(found) + 1, "all parts")
     found.sort(key=lambda one: math.inf if one.aepe is None else one.aepe, reverse=True)
-    return Sensitivities(tuple(found), trials.of(trials.everything).drift)
+    together = trials.of(trials.everything)
+    return Sensitivities(tuple(found), together.drift, trials.untouched_bytes - together.weight_bytes)
 
 
 def repair(trials: Trials, budget: float) -> Repaired:

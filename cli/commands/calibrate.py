@@ -7,25 +7,44 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gocor.commands.verify import pair_source
-from gocor.console import examples, facts_table, print_figures, print_line, progress, stdout
-from gocor.core.files import check_writable
+from gocor.console import Report, examples, facts_table, print_figures, print_line, progress, stdout
+from gocor.core.errors import ConfigError
+from gocor.precision_report import (
+    check_reports,
+    count_of_pairs,
+    drift_facts,
+    drift_pairs,
+    parse_budget,
+    repair_facts,
+    sensitivity_table,
+    write_plot,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gocor.calibration.calibrate import CalibrationReport
+    from gocor.calibration.calibrate import CalibrationConfig, CalibrationReport, SensitivityReport
+    from gocor.runtime.pairs import PairSource
+
+LOWERED = "in 8 bits"
 
 EPILOG = examples(
     "gocor calibrate model.onnx -o model.int8.onnx --pairs pairs.csv",
     "gocor calibrate model.onnx -o model.int8.onnx --pairs left/ --pairs right/ --method minmax",
     "gocor calibrate model.onnx -o model.int8.onnx --synthetic 64 --keep 'decoder 2'",
+    "gocor calibrate model.onnx --synthetic 64 --sensitivity --plot sensitivity.png",
+    "gocor calibrate model.onnx -o model.int8.onnx --synthetic 64 --budget 0.1px",
     "gocor calibrate model.onnx -o other.onnx --ranges model.int8.onnx.ranges.json --keep 'conv2_*'",
 )
 
 
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Model of gocor export, in fp32 or fp16.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="8-bit model to write, .onnx.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="8-bit model to write, .onnx; needless for --sensitivity."),
+    ] = None,
     pairs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -50,55 +69,93 @@ def calibrate(
     ranges: Annotated[
         Path | None, typer.Option(help="Take the ranges of an earlier run and measure none.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PX",
+            help="Keep what the flow needs most as it is, until the mean error on held-out pairs is within "
+            "this, as 0.1px.",
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity", help="Measure what each part does to the flow alone; without -o, nothing else."
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the sensitivities here, .png, .svg or .pdf.")
+    ] = None,
 ) -> None:
     """Make the 8-bit form of a model.
 
     The convolutions of pyramids, decoders and context networks get 8-bit weights and inputs; correlations,
     GOCor, warps and what gives the flow stay as they are. Beside the model lies the table of ranges
     (model.int8.onnx.ranges.json), which --ranges takes again.
+
+    --sensitivity says which part of the network 8 bits hurt; --budget keeps such parts, as few and as cheap
+    as it can, so that the flow stays as good as you say.
     """
     from gocor.calibration.calibrate import CalibrationConfig
-    from gocor.calibration.calibrate import calibrate as calibrate_model
-    from gocor.runtime.report import write_json
 
     config = CalibrationConfig(
-        method=method, samples=samples, keep=tuple(keep or ()), ranges=ranges,  # type: ignore[arg-type]
-        synthetic=synthetic, threads=threads,
-    )  # fmt: skip
+        method=method, samples=samples, keep=tuple(keep or ()), ranges=ranges, synthetic=synthetic,
+        threads=threads, sensitivity=sensitivity, budget=parse_budget(budget),
+    )  # type: ignore[arg-type]  # fmt: skip
     source = pair_source(pairs or [])
-    if json:
-        check_writable(json)
-    with progress(f"calibrate {output.name}") as show:
-        report = calibrate_model(model, output, source, config, show)
+    _check(output, config, json, plot)
+    with progress(f"calibrate {model.name}") as show:
+        report = _run(model, output, source, config, show)
     _print(report)
     if json:
-        write_json(json, report)
-        print_line("written", json, "green")
+        write_report(json, report)
+    if plot and report.sensitivities:
+        write_plot(plot, report.sensitivities, LOWERED)
 
 
-def _print(report: "CalibrationReport") -> None:
+def _check(output: Path | None, config: "CalibrationConfig", json: Path | None, plot: Path | None) -> None:
+    """Refuses options that do not go together, before anything long."""
+    if output is None and (config.budget is not None or not config.sensitivity):
+        raise ConfigError("--output", "is missing", "-o model.int8.onnx, or only --sensitivity")
+    check_reports(json, plot, config.sensitivity)
+
+
+def _run(
+    model: Path, output: Path | None, pairs: "PairSource | None", config: "CalibrationConfig", show: Report
+) -> "CalibrationReport | SensitivityReport":
+    from gocor.calibration import calibrate as library
+
+    if output is None:
+        return library.measure_sensitivities(model, pairs, config, show)
+    return library.calibrate(model, output, pairs, config, show)
+
+
+def _print(report: "CalibrationReport | SensitivityReport") -> None:
+    from gocor.calibration.calibrate import CalibrationReport
+
     for note in report.notes:
         print_line("warning", note, "yellow")
-    table, drift = report.ranges, report.drift
-    facts = {
+    if isinstance(report, CalibrationReport):
+        stdout.print(facts_table(_facts(report)), "")
+    if report.sensitivities:
+        print_figures(sensitivity_table(report.sensitivities, LOWERED, "convolutions"))
+    if isinstance(report, CalibrationReport):
+        print_figures(_convolutions(report))
+
+
+def _facts(report: "CalibrationReport") -> dict[str, object]:
+    table, drift, repaired = report.ranges, report.drift, report.repaired
+    return {
         "model": report.path,
         "network": report.metadata.network,
-        "ranges": f"{report.table}, {table.method} of {_count(table.samples)}",
+        "ranges": f"{report.table}, {table.method} of {count_of_pairs(table.samples)}",
         "weights": _shrunk(report.weight_bytes, report.quantized_weight_bytes),
         "file": _shrunk(report.bytes, report.quantized_bytes),
+        "drift": f"{drift_facts(drift)} from the model before, on {drift_pairs(drift)}" if drift else None,
+        "budget": repair_facts(repaired) if repaired else None,
     }
-    if drift:
-        which = "held out" if drift.apart else "calibrated with, too few to hold some out"
-        errors = f"AEPE {drift.aepe:.3g} px, 99 % {drift.p99:.3g} px, max {drift.maximum:.3g} px"
-        facts["drift"] = f"{errors} from the model before, on {_count(len(drift.pairs))} {which}"
-    stdout.print(facts_table(facts), "")
-    print_figures(_convolutions(report))
-
-
-def _count(pairs: int) -> str:
-    return "1 pair" if pairs == 1 else f"{pairs} pairs"
 
 
 def _shrunk(before: int, after: int) -> str:
