@@ -1,4 +1,4 @@
-"""How a kernel is launched: what both operators share of it."""
+"""How a kernel is launched: what all operators share of it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +8,20 @@ SUFFIXES = {"float32": "f32", "float16": "f16"}
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch of a kernel, whose arguments are both inputs, N, C, H, W of the query, and the output.
+    """One launch of a kernel, whose arguments are all inputs, some numbers, and the output.
 
     Attributes:
         kernel: name of the entry point.
         grid: blocks along x, y and z, numbers or symbolic like the sizes they were made from.
         block: threads of a block.
+        numbers: int32 arguments between inputs and output: N, C, H, W of the query, and others.
         shared: bytes of dynamic shared memory.
     """
 
     kernel: str
     grid: tuple[Any, Any, Any]
     block: int
+    numbers: tuple[Any, ...]
     shared: int = 0
 
 

@@ -9,4 +9,4 @@ CORRELATIONS: dict[str, OpSchema] = {
     schema.name: schema for schema in (LOCAL_CORRELATION, LOCAL_CORRELATION_TRANSPOSE)
 }
 OPERATORS: dict[str, OpSchema] = CORRELATIONS | {LOCAL_GOCOR.name: LOCAL_GOCOR}
-KERNELS = CORRELATIONS  # those that have a CUDA kernel, and with it TensorRT plugins
+KERNELS = OPERATORS  # those that have a CUDA kernel, and with it TensorRT plugins

@@ -1,5 +1,6 @@
 """How an operator of the domain ``gocor`` is described: once, as data that every binding reads."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class OpSchema:
     @property
     def torch_name(self) -> str:
         """Name of the PyTorch operator, such as ``local_correlation``."""
-        return "".join("_" + c.lower() if c.isupper() else c for c in self.name)[1:]
+        return re.sub("(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
 
     @property
     def plugin_fields(self) -> tuple[Attribute, ...]:

@@ -19,7 +19,7 @@ from gocor.plugins.schema import DOMAIN, OpSchema
 
 # An array of one number, not an int: up to TensorRT 11.0 the plugin layer makes int(array) of an integer
 # attribute, which NumPy refuses from 2.4 on. Spelled out, since 10.9 does not know NDArray of NumPy 2.5.
-Radius = np.ndarray[tuple[int], np.dtype[np.int32]]
+Integer = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
 def register() -> None:
@@ -56,24 +56,27 @@ def plugin_id(schema: OpSchema) -> str:
     return f"{DOMAIN}::{schema.name}"
 
 
-def check(schema: OpSchema, first: Any, second: Any, radius: Radius) -> int:
+def check(schema: OpSchema, *inputs: Any, radius: Integer, **attributes: Integer) -> int:
     """The radius, after all was checked that TensorRT knows at this stage of the build.
 
     Args:
         schema: the operator.
-        first: ``TensorDesc`` of the first input.
-        second: ``TensorDesc`` of the second input.
+        inputs: ``TensorDesc`` of every input.
         radius: attribute of the node.
+        attributes: all others.
 
     Raises:
-        ConfigError: there is no kernel for this radius.
+        ConfigError: an attribute is out of range, or there is no kernel for this radius.
         ShapeError: the inputs do not fit.
     """
     value = int(radius[0])
     schema.check_kernel_radius(value)
-    shapes = _known_shape(first), _known_shape(second)
-    if None not in shapes[0] + shapes[1] or not len(shapes[0]) == len(shapes[1]) == 4:
-        schema.check(*shapes, radius=value)
+    others = {name: int(attribute[0]) for name, attribute in attributes.items()}
+    for name, other in others.items():
+        schema.attribute(name).check(other)
+    shapes = [_known_shape(tensor) for tensor in inputs]
+    if not any(None in shape for shape in shapes) and len(shapes[0]) == len(shapes[1]) == 4:
+        schema.check(*shapes, radius=value, **others)
         schema.check_kernel_size(shapes[1], value)
     return value
 
@@ -85,29 +88,33 @@ def _known_shape(tensor: Any) -> tuple[Any, ...]:
     )
 
 
-def combinations() -> list[Any]:
-    """Dtypes and layouts that a plugin takes: all three tensors float32, or all float16, and contiguous."""
-    return [plugin_layer().AutoTuneCombination(", ".join(["FP32|FP16"] * 3), "LINEAR")]
+def combinations(schema: OpSchema) -> list[Any]:
+    """Dtypes and layouts that a plugin takes: all features float32 or all float16, contiguous."""
+    features = ["FP32|FP16"]
+    kinds = features * len(schema.inputs) + ["FP32"] * len(schema.parameters) + features
+    return [plugin_layer().AutoTuneCombination(", ".join(kinds), "LINEAR")]
 
 
 def implementation(
-    schema: OpSchema, query: Any, radius: Radius, launch: Callable[..., Launch]
+    schema: OpSchema, query: Any, launch: Callable[..., Launch], **attributes: Integer
 ) -> tuple[str, str, Any, Any]:
     """What TensorRT puts into the engine for one combination of dtypes.
 
     Args:
         schema: the operator.
         query: ``TensorDesc`` of the second input, whose sizes may be symbols.
-        radius: attribute of the node.
         launch: of ``<operator>/launch.py``.
+        attributes: of the node.
 
     Returns:
-        Name of the kernel, PTX, ``KernelLaunchParams``, and N, C, H, W, which the kernel takes between the
+        Name of the kernel, PTX, ``KernelLaunchParams``, and the numbers that the kernel takes between the
         pointers to its inputs and to its output.
     """
     layer = plugin_layer()
     dtype = {"FLOAT": "float32", "HALF": "float16"}[query.dtype.name]
-    kernel, text = ptx.read(schema.name, dtype, int(radius[0]))
-    geometry = launch(*query.shape_expr, radius=int(radius[0]), dtype=dtype)
+    values = {name: int(attribute[0]) for name, attribute in attributes.items()}
+    kernel, text = ptx.read(schema.name, dtype, values["radius"])
+    geometry = launch(*query.shape_expr, dtype=dtype, **values)
     parameters = layer.KernelLaunchParams(*geometry.grid, block_x=geometry.block, shared_mem=geometry.shared)
-    return kernel, text, parameters, layer.SymIntExprs.from_tuple(tuple(query.shape_expr))
+    numbers = layer.SymIntExprs.from_tuple(tuple(map(layer.SymInt32, geometry.numbers)))
+    return kernel, text, parameters, numbers

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import OpSchema
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -24,6 +24,7 @@ class Problem(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("batch", "channels", "height", "width", "radius")),
         ("half", ctypes.c_bool),
+        ("iterations", ctypes.c_int),
     )
 
 
@@ -35,6 +36,9 @@ class Geometry(ctypes.Structure):
         ("grid", ctypes.c_int * 3),
         ("threads", ctypes.c_int),
         ("shared", ctypes.c_int),
+        ("inputs", ctypes.c_int),
+        ("count", ctypes.c_int),
+        ("numbers", ctypes.c_int * 5),
     )
 
 
@@ -69,7 +73,7 @@ class HostKernels:
     def _library(self) -> ctypes.CDLL:
         library = ctypes.CDLL(str(self.path))
         problem = ctypes.POINTER(Problem)
-        library.gocor_run.argtypes = [ctypes.c_int, problem, *[ctypes.c_void_p] * 3]
+        library.gocor_run.argtypes = [ctypes.c_int, problem, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
         library.gocor_run.restype = ctypes.c_char_p
         library.gocor_geometry.argtypes = [ctypes.c_int, problem, ctypes.POINTER(Geometry)]
         library.gocor_geometry.restype = None
@@ -78,12 +82,12 @@ class HostKernels:
         return library
 
     def run(
-        self, schema: OpSchema, problem: Problem, first: np.ndarray, query: np.ndarray, out: np.ndarray
+        self, schema: OpSchema, problem: Problem, inputs: Sequence[np.ndarray], out: np.ndarray
     ) -> str | None:
         """Runs a kernel on contiguous arrays; gives what went wrong."""
-        assert all(array.flags.c_contiguous for array in (first, query, out))
-        addresses = (array.ctypes.data for array in (first, query, out))
-        failure = self._library.gocor_run(_number(schema), ctypes.byref(problem), *addresses)
+        assert all(array.flags.c_contiguous for array in (*inputs, out))
+        addresses = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
+        failure = self._library.gocor_run(_number(schema), ctypes.byref(problem), addresses, out.ctypes.data)
         return failure.decode() if failure else None
 
     def geometry(self, schema: OpSchema, problem: Problem) -> Geometry:
@@ -100,4 +104,4 @@ class HostKernels:
 
 
 def _number(schema: OpSchema) -> int:
-    return list(CORRELATIONS).index(schema.name)
+    return list(KERNELS).index(schema.name)

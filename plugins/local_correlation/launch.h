@@ -6,6 +6,7 @@
 
 namespace gocor::correlation {
 
+// reference and query (N, C, H, W) to volume (N, (2r+1)^2, H, W).
 inline Geometry geometry(const Problem& problem) {
     const int radius = problem.radius, side = 2 * radius + 1;
     const int groups = radius <= 4 ? 1 : 2;  // blocks that share the dy of a tile
@@ -17,13 +18,9 @@ inline Geometry geometry(const Problem& problem) {
     return {name + std::to_string(radius),
             {tiles, groups, problem.batch},
             problem.half ? 128 : width / 4 * height * group,
-            0};
-}
-
-// reference and query (N, C, H, W) to volume (N, (2r+1)^2, H, W).
-inline const char* run(const Problem& problem, const void* reference, const void* query, void* volume,
-                       void* stream) {
-    return launch(geometry(problem), problem, reference, query, volume, stream);
+            0,
+            2,
+            {problem.batch, problem.channels, problem.height, problem.width}};
 }
 
 }  // namespace gocor::correlation

@@ -31,4 +31,5 @@ def launch(batch: Any, channels: Any, height: Any, width: Any, radius: int, dtyp
         tile_height, tile_width = 4 if radius == 1 else 2 if radius <= 4 else 1, 32
         threads = 128
     grid = (tiles(height, width, tile_height, tile_width), groups, batch)
-    return Launch(entry_point(SCHEMA.torch_name, dtype, radius), grid, threads)
+    numbers = (batch, channels, height, width)
+    return Launch(entry_point(SCHEMA.torch_name, dtype, radius), grid, threads, numbers)

@@ -7,19 +7,17 @@
 namespace gocor::tensorrt {
 namespace {
 
-std::string expected(const Sizes& reference, const Sizes& query, int) {
-    for (std::size_t i = 0; i < query.size(); ++i) {
-        if (!may_be_equal(reference[i], query[i])) return "two equal shapes (N, C, H, W)";
-    }
-    return "";
+std::string expected(const std::vector<Sizes>& inputs, int) {
+    return may_be_equal(inputs[0], inputs[1]) ? "" : "two equal shapes (N, C, H, W)";
 }
 
-Dimensions output(const Dimensions&, const Dimensions& query, int radius, nvinfer1::IExprBuilder& builder) {
+Dimensions output(const std::vector<Dimensions>& inputs, int radius, nvinfer1::IExprBuilder& builder) {
+    const Dimensions& query = inputs[1];
     return {query[0], builder.constant(displacements(radius)), query[2], query[3]};
 }
 
 }  // namespace
 
-const Operator LOCAL_CORRELATION = {"LocalCorrelation", "1", expected, output, correlation::run};
+const Operator LOCAL_CORRELATION = {"LocalCorrelation", "1", 0, {RADIUS}, expected, output, correlation::geometry};
 
 }  // namespace gocor::tensorrt

@@ -12,8 +12,10 @@ def define() -> None:
     import tensorrt.plugin as trtp
 
     @trtp.register(quick.plugin_id(SCHEMA))
-    def describe(reference: trtp.TensorDesc, query: trtp.TensorDesc, radius: quick.Radius) -> trtp.TensorDesc:
-        r = quick.check(SCHEMA, reference, query, radius)
+    def describe(
+        reference: trtp.TensorDesc, query: trtp.TensorDesc, radius: quick.Integer
+    ) -> trtp.TensorDesc:
+        r = quick.check(SCHEMA, reference, query, radius=radius)
         batch, _, height, width = query.shape_expr
         return trtp.from_shape_expr((batch, displacements(r), height, width), query.dtype)
 
@@ -21,17 +23,17 @@ def define() -> None:
     def autotune(
         reference: trtp.TensorDesc,
         query: trtp.TensorDesc,
-        radius: quick.Radius,
+        radius: quick.Integer,
         outputs: tuple[trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:
-        return quick.combinations()
+        return quick.combinations(SCHEMA)
 
     @trtp.aot_impl(quick.plugin_id(SCHEMA))
     def compile_ahead(
         reference: trtp.TensorDesc,
         query: trtp.TensorDesc,
-        radius: quick.Radius,
+        radius: quick.Integer,
         outputs: tuple[trtp.TensorDesc],
         tactic: int,
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        return quick.implementation(SCHEMA, query, radius, launch)
+        return quick.implementation(SCHEMA, query, launch, radius=radius)

@@ -6,6 +6,7 @@
 
 namespace gocor::transpose {
 
+// volume (N, (2r+1)^2, H, W) and query (N, C, H, W) to features (N, C, H, W).
 inline Geometry geometry(const Problem& problem) {
     const int radius = problem.radius;
     const int width = problem.half ? 32 : 16, channels = problem.half ? 32 : 16;
@@ -16,13 +17,9 @@ inline Geometry geometry(const Problem& problem) {
     return {name + std::to_string(radius),
             {tiles, ceiling(problem.channels, channels), problem.batch},
             128,
-            0};
-}
-
-// volume (N, (2r+1)^2, H, W) and query (N, C, H, W) to features (N, C, H, W).
-inline const char* run(const Problem& problem, const void* volume, const void* query, void* features,
-                       void* stream) {
-    return launch(geometry(problem), problem, volume, query, features, stream);
+            0,
+            2,
+            {problem.batch, problem.channels, problem.height, problem.width}};
 }
 
 }  // namespace gocor::transpose

@@ -26,4 +26,5 @@ def launch(batch: Any, channels: Any, height: Any, width: Any, radius: int, dtyp
     else:
         tile_height, tile_width, block_channels = 4 if radius <= 2 else 2 if radius <= 4 else 1, 32, 32
     grid = (tiles(height, width, tile_height, tile_width), ceil_div(channels, block_channels), batch)
-    return Launch(entry_point(SCHEMA.torch_name, dtype, radius), grid, 128)
+    numbers = (batch, channels, height, width)
+    return Launch(entry_point(SCHEMA.torch_name, dtype, radius), grid, 128, numbers)

@@ -8,17 +8,18 @@
 namespace gocor::tensorrt {
 namespace {
 
-std::string expected(const Sizes& volume, const Sizes& query, int radius) {
+std::string expected(const std::vector<Sizes>& inputs, int radius) {
     const int channels = displacements(radius);
-    const bool right = may_be_equal(volume[0], query[0]) && may_be_equal(volume[1], channels) &&
-                       may_be_equal(volume[2], query[2]) && may_be_equal(volume[3], query[3]);
+    const Sizes& query = inputs[1];
+    const bool right = may_be_equal(inputs[0], {query[0], channels, query[2], query[3]});
     return right ? "" : "(N, " + std::to_string(channels) + ", H, W) and (N, C, H, W)";
 }
 
-Dimensions output(const Dimensions&, const Dimensions& query, int, nvinfer1::IExprBuilder&) { return query; }
+Dimensions output(const std::vector<Dimensions>& inputs, int, nvinfer1::IExprBuilder&) { return inputs[1]; }
 
 }  // namespace
 
-const Operator LOCAL_CORRELATION_TRANSPOSE = {"LocalCorrelationTranspose", "1", expected, output, transpose::run};
+const Operator LOCAL_CORRELATION_TRANSPOSE = {"LocalCorrelationTranspose", "1",    0,
+                                              {RADIUS},                    expected, output, transpose::geometry};
 
 }  // namespace gocor::tensorrt

@@ -11,25 +11,25 @@ def define() -> None:
     import tensorrt.plugin as trtp
 
     @trtp.register(quick.plugin_id(SCHEMA))
-    def describe(volume: trtp.TensorDesc, query: trtp.TensorDesc, radius: quick.Radius) -> trtp.TensorDesc:
-        quick.check(SCHEMA, volume, query, radius)
+    def describe(volume: trtp.TensorDesc, query: trtp.TensorDesc, radius: quick.Integer) -> trtp.TensorDesc:
+        quick.check(SCHEMA, volume, query, radius=radius)
         return trtp.from_shape_expr(tuple(query.shape_expr), query.dtype)
 
     @trtp.autotune(quick.plugin_id(SCHEMA))
     def autotune(
         volume: trtp.TensorDesc,
         query: trtp.TensorDesc,
-        radius: quick.Radius,
+        radius: quick.Integer,
         outputs: tuple[trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:
-        return quick.combinations()
+        return quick.combinations(SCHEMA)
 
     @trtp.aot_impl(quick.plugin_id(SCHEMA))
     def compile_ahead(
         volume: trtp.TensorDesc,
         query: trtp.TensorDesc,
-        radius: quick.Radius,
+        radius: quick.Integer,
         outputs: tuple[trtp.TensorDesc],
         tactic: int,
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        return quick.implementation(SCHEMA, query, radius, launch)
+        return quick.implementation(SCHEMA, query, launch, radius=radius)

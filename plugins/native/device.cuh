@@ -15,6 +15,10 @@ struct alignas(16) Float4 {
     float at[4];
 };
 
+struct alignas(8) Float2 {
+    float at[2];
+};
+
 struct alignas(16) Bytes16 {
     unsigned at[4];
 };
@@ -32,6 +36,8 @@ struct Index3 {
 #define GOCOR_DEVICE __device__ __forceinline__
 // Four blocks an SM: up to 128 registers for 128 threads.
 #define GOCOR_KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__, 4)
+// As many registers as a thread can have.
+#define GOCOR_LARGE_KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__, 1)
 // An array in the shared memory of the block, aligned to 16 bytes.
 #define GOCOR_SHARED(type, name, count) __shared__ alignas(16) type name[count]
 #define GOCOR_UNROLL _Pragma("unroll")
@@ -68,6 +74,45 @@ GOCOR_DEVICE half_t to_half(float value) {  // to the nearest, ties to even
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
     return result;
 }
+
+GOCOR_DEVICE unsigned bits_of(float value) {
+    unsigned result;
+    asm("mov.b32 %0, %1;" : "=r"(result) : "f"(value));
+    return result;
+}
+
+GOCOR_DEVICE float float_of(unsigned bits) {
+    float result;
+    asm("mov.b32 %0, %1;" : "=f"(result) : "r"(bits));
+    return result;
+}
+
+// The nearest number of 11 bits, as a register of multiply_add_tf32. Volatile, so that it is not done before a
+// loop, where the results would hold registers.
+GOCOR_DEVICE unsigned to_tf32(float value) {
+    unsigned result;
+    asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(value));
+    return result;
+}
+
+GOCOR_DEVICE float magnitude(float value) {
+    float result;
+    asm("abs.f32 %0, %1;" : "=f"(result) : "f"(value));
+    return result;
+}
+
+// The sum over lanes 4 i .. 4 i + 3 of a warp, with the whole warp.
+GOCOR_DEVICE float sum_of_four(float value) {
+    GOCOR_UNROLL
+    for (int distance = 1; distance <= 2; distance *= 2) {
+        float other;
+        asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, -1;" : "=f"(other) : "f"(value), "r"(distance));
+        value += other;
+    }
+    return value;
+}
+
+GOCOR_DEVICE Float2 load2(const float* address) { return *reinterpret_cast<const Float2*>(address); }
 
 GOCOR_DEVICE Float4 load4(const float* address) { return *reinterpret_cast<const Float4*>(address); }
 
@@ -163,6 +208,17 @@ GOCOR_DEVICE void multiply_add(float (&sum)[4], const unsigned (&a)[4], const un
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// sum (16x8) += a (16x8) b (8x8) of numbers of 11 bits, with the whole warp: mma.m16n8k8. Sums as above;
+//   a[0], a[1]: row group, row group + 8, column lane % 4;  a[2], a[3]: the same, column + 4
+//   b[0], b[1]: rows lane % 4, lane % 4 + 4; column group
+GOCOR_DEVICE void multiply_add_tf32(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 }  // namespace gocor
 
 #endif
@@ -172,6 +228,11 @@ namespace gocor {
 // Two halves as a register of a matrix, `low` first in memory.
 GOCOR_DEVICE unsigned pack(half_t low, half_t high) {
     return static_cast<unsigned>(low.bits) | static_cast<unsigned>(high.bits) << 16U;
+}
+
+// The least power of two that is no smaller than a number; 1 for 0.
+GOCOR_DEVICE float power_of_two_from(float value) {
+    return value > 0 ? float_of((bits_of(value) + 0x007fffffU) & 0x7f800000U) : 1;
 }
 
 GOCOR_DEVICE constexpr int ceil_div(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }

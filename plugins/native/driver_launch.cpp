@@ -10,6 +10,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "native/embedded_ptx.h"
 #include "native/launch.h"
@@ -87,27 +88,29 @@ private:
     }
 };
 
-void launch_kernel(const Geometry& geometry, Problem problem, const void* first, const void* second, void* output,
-                   void* stream) {
+void launch_kernel(const Geometry& geometry, const void* const* inputs, void* output, void* stream) {
     static const Driver driver;
     static Kernels kernels;
     CUkernel kernel = kernels.get(driver, geometry.kernel);
-    void* arguments[] = {&first, &second, &problem.batch, &problem.channels, &problem.height, &problem.width, &output};
+    std::vector<void*> arguments;  // addresses of them, which the driver does not write to
+    for (int i = 0; i < geometry.inputs; ++i) arguments.push_back(const_cast<const void**>(inputs + i));
+    for (const int& number : geometry.numbers) arguments.push_back(const_cast<int*>(&number));
+    arguments.push_back(&output);
     const auto size = [](int number) { return static_cast<unsigned>(number); };
     const auto& [x, y, z] = geometry.grid;
     driver.check(driver.launch(reinterpret_cast<CUfunction>(kernel), size(x), size(y), size(z), size(geometry.threads),
-                               1, 1, size(geometry.shared), static_cast<CUstream>(stream), arguments, nullptr),
+                               1, 1, size(geometry.shared), static_cast<CUstream>(stream), arguments.data(),
+                               nullptr),
                  "cannot launch kernel " + geometry.kernel);
 }
 
 }  // namespace
 
-const char* launch(const Geometry& geometry, const Problem& problem, const void* first, const void* second,
-                   void* output, void* stream) {
+const char* launch(const Geometry& geometry, const void* const* inputs, void* output, void* stream) {
     const auto& [x, y, z] = geometry.grid;
     if (x == 0 || y == 0 || z == 0) return nullptr;
     try {
-        launch_kernel(geometry, problem, first, second, output, stream);
+        launch_kernel(geometry, inputs, output, stream);
         return nullptr;
     } catch (const Failure& failure) {
         thread_local std::string message;

@@ -35,9 +35,9 @@ GOCOR_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { gocor::tens
 
 GOCOR_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count) {
     using namespace gocor::tensorrt;
-    static Creator correlation(LOCAL_CORRELATION), transpose(LOCAL_CORRELATION_TRANSPOSE);
-    static nvinfer1::IPluginCreatorInterface* const creators[] = {&correlation, &transpose};
-    count = 2;
+    static Creator correlation(LOCAL_CORRELATION), transpose(LOCAL_CORRELATION_TRANSPOSE), fused(LOCAL_GOCOR);
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&correlation, &transpose, &fused};
+    count = 3;
     return creators;
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 namespace gocor::tensorrt {
@@ -26,27 +27,50 @@ std::string text(const Sizes& sizes) {
     std::string result = "(";
     for (const std::int64_t& size : sizes) {
         result += size == UNKNOWN ? "?" : std::to_string(size);
-        result += &size == &sizes.back() ? ")" : ", ";
+        result += &size == &sizes.back() ? "" : ", ";
+    }
+    return result + ")";
+}
+
+// Items as "a, b and c".
+std::string enumerated(const std::vector<std::string>& items) {
+    std::string result;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        result += (i == 0 ? "" : i + 1 == items.size() ? " and " : ", ") + items[i];
     }
     return result;
 }
 
-Sizes sizes_of(const nvinfer1::Dims& dims) {
-    if (dims.nbDims != 4) throw Failure("takes tensors of 4 dimensions, not " + std::to_string(dims.nbDims));
-    return {dims.d[0], dims.d[1], dims.d[2], dims.d[3]};
-}
-
-Dimensions dimensions_of(const nvinfer1::DimsExprs& dims) {
-    if (dims.nbDims != 4) throw Failure("takes tensors of 4 dimensions, not " + std::to_string(dims.nbDims));
-    return {dims.d[0], dims.d[1], dims.d[2], dims.d[3]};
-}
-
-Sizes sizes_of(const Dimensions& dimensions) {
-    Sizes sizes{};
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
-        sizes[i] = dimensions[i]->isConstant() ? dimensions[i]->getConstantValue() : UNKNOWN;
+void check_rank(std::int32_t input, std::int32_t rank) {
+    if (input < FEATURES && rank != 4) {
+        throw Failure("takes tensors of 4 dimensions, not " + std::to_string(rank));
     }
-    return sizes;
+    if (input >= FEATURES && rank != 1) {
+        throw Failure("takes vectors from its third input on, not tensors of " + std::to_string(rank) + " dimensions");
+    }
+}
+
+// Shapes of all inputs, of which `dims_of(input)` gives one.
+template <class DimsOf>
+auto shapes_of(const Operator& described, const DimsOf& dims_of) {
+    std::vector<std::vector<std::decay_t<decltype(dims_of(0).d[0])>>> shapes;
+    for (std::int32_t input = 0; input < described.inputs(); ++input) {
+        const auto& dims = dims_of(input);
+        check_rank(input, dims.nbDims);
+        shapes.emplace_back(dims.d, dims.d + dims.nbDims);
+    }
+    return shapes;
+}
+
+std::vector<Sizes> sizes_of(const std::vector<Dimensions>& shapes) {
+    std::vector<Sizes> result;
+    for (const Dimensions& dimensions : shapes) {
+        Sizes& sizes = result.emplace_back();
+        for (const auto* size : dimensions) {
+            sizes.push_back(size->isConstant() ? size->getConstantValue() : UNKNOWN);
+        }
+    }
+    return result;
 }
 
 int narrow(std::int64_t size) {
@@ -57,53 +81,84 @@ int narrow(std::int64_t size) {
 }
 
 // The kernels take an image for a block.z, and count its elements, and those of its volume, in 32 bits.
-void check_countable(const Sizes& sizes, std::int32_t radius) {
-    const auto& [batch, channels, height, width] = sizes;
-    const std::int64_t planes = std::max<std::int64_t>(channels, (2 * radius + 1) * (2 * radius + 1));
+void check_countable(const Sizes& query, std::int32_t radius) {
+    const std::int64_t height = query[2], width = query[3];
+    const std::int64_t planes = std::max<std::int64_t>(query[1], displacements(radius));
     constexpr std::int64_t most = std::numeric_limits<int>::max();
     const bool countable = height <= 0 || width <= 0 || planes <= most / height / width;
-    if (batch > 65535 || !countable) {
-        throw Failure("takes 65535 images of 2147483647 elements at most, not a query of shape " + text(sizes));
+    if (query[0] > 65535 || !countable) {
+        throw Failure("takes 65535 images of 2147483647 elements at most, not a query of shape " + text(query));
     }
 }
 
-void check_counts(std::int32_t input_count, std::int32_t output_count) {
-    if (input_count != 2 || output_count != 1) throw Failure("has two inputs and one output");
-}
-
-void check_types(DataType first, DataType query) {
+// `type_of(input)` is the dtype of one.
+template <class TypeOf>
+void check_types(const Operator& described, const TypeOf& type_of) {
+    const DataType first = type_of(0), query = type_of(1);
     if (first != query || (first != DataType::kFLOAT && first != DataType::kHALF)) {
         throw Failure("takes two inputs of float32 or two of float16, not " + text(first) + " and " + text(query));
     }
+    for (std::int32_t input = FEATURES; input < described.inputs(); ++input) {
+        if (type_of(input) != DataType::kFLOAT) {
+            throw Failure("takes float32 from its third input on, not " + text(type_of(input)));
+        }
+    }
 }
 
-std::int32_t radius_of(const nvinfer1::PluginFieldCollection* fields) {
-    std::int32_t radius = DEFAULT_RADIUS;
+std::vector<std::int32_t> standard_values(const std::vector<Attribute>& attributes) {
+    std::vector<std::int32_t> values;
+    for (const Attribute& attribute : attributes) values.push_back(attribute.standard);
+    return values;
+}
+
+std::vector<std::int32_t> values_of(const Operator& described, const nvinfer1::PluginFieldCollection* fields) {
+    std::vector<std::int32_t> values = standard_values(described.attributes);
     for (std::int32_t i = 0; fields != nullptr && i < fields->nbFields; ++i) {
         const PluginField& field = fields->fields[i];
         const std::string name = field.name != nullptr ? field.name : "";
-        if (name != "radius") throw Failure("has no attribute \"" + name + "\", only radius");
-        if (field.type != PluginFieldType::kINT32 || field.length != 1 || field.data == nullptr) {
-            throw Failure("takes one INT32 as its attribute radius");
+        std::vector<std::string> known;
+        for (const Attribute& attribute : described.attributes) known.emplace_back(attribute.name);
+        const auto found = std::find(known.begin(), known.end(), name);
+        if (found == known.end()) {
+            throw Failure("has no attribute \"" + name + "\", only " + enumerated(known));
         }
-        std::memcpy(&radius, field.data, sizeof radius);
+        if (field.type != PluginFieldType::kINT32 || field.length != 1 || field.data == nullptr) {
+            throw Failure("takes one INT32 as its attribute " + name);
+        }
+        std::memcpy(&values[static_cast<std::size_t>(found - known.begin())], field.data, sizeof values[0]);
     }
-    return radius;
+    return values;
+}
+
+void check_value(const Attribute& attribute, std::int32_t value) {
+    if (attribute.minimum <= value && value <= attribute.maximum) return;
+    const std::string got = std::string("has ") + attribute.name + " " + std::to_string(value);
+    const std::string range = std::to_string(attribute.minimum) + " to " + std::to_string(attribute.maximum);
+    if (attribute.name != std::string(RADIUS.name)) throw Failure(got + ", and takes " + range);
+    throw Failure(got + ", and CUDA kernels go from " + range +
+                  "; build without the plugin, from the model's function body");
 }
 
 }  // namespace
 
+Fields::Fields(const std::vector<Attribute>& attributes, const std::vector<std::int32_t>& values) {
+    for (std::size_t i = 0; i < attributes.size(); ++i) {
+        fields_.emplace_back(attributes[i].name, &values[i], PluginFieldType::kINT32, 1);
+    }
+    collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+}
+
 // ── the plugin
 
-Plugin::Plugin(const Operator& described, std::string layer, std::int32_t radius)
+Plugin::Plugin(const Operator& described, std::string layer, std::vector<std::int32_t> values)
     : operator_(described),
       layer_(std::move(layer)),
-      radius_(radius),
-      description_(std::string("gocor " GOCOR_VERSION ", radius ") + std::to_string(radius)),
-      field_("radius", &radius_, PluginFieldType::kINT32, 1) {
-    if (radius < 1 || radius > MAX_RADIUS) {
-        throw Failure("has radius " + std::to_string(radius) + ", and CUDA kernels go from 1 to " +
-                      std::to_string(MAX_RADIUS) + "; build without the plugin, from the model's function body");
+      values_(std::move(values)),
+      description_("gocor " GOCOR_VERSION),
+      fields_(described.attributes, values_) {
+    for (std::size_t i = 0; i < values_.size(); ++i) {
+        check_value(described.attributes[i], values_[i]);
+        description_ += std::string(", ") + described.attributes[i].name + " " + std::to_string(values_[i]);
     }
 }
 
@@ -134,20 +189,28 @@ nvinfer1::IPluginV3* Plugin::clone() noexcept {
     return copy.release();
 }
 
-void Plugin::check_shapes(const Sizes& first, const Sizes& query) const {
-    const std::string expected = operator_.expected(first, query, radius_);
-    if (!expected.empty()) {
-        throw Failure("has inputs of shapes " + text(first) + " and " + text(query) + "; expected " + expected);
-    }
+void Plugin::check_counts(std::int32_t input_count, std::int32_t output_count) const {
+    if (input_count == operator_.inputs() && output_count == 1) return;
+    throw Failure("has " + std::to_string(operator_.inputs()) + " inputs and one output");
 }
 
-Problem Plugin::problem(const nvinfer1::PluginTensorDesc& first, const nvinfer1::PluginTensorDesc& query) const {
-    check_types(first.type, query.type);
-    const Sizes sizes = sizes_of(query.dims);
-    check_shapes(sizes_of(first.dims), sizes);
-    check_countable(sizes, radius_);
-    return {narrow(sizes[0]), narrow(sizes[1]), narrow(sizes[2]),
-            narrow(sizes[3]), radius_,          query.type == DataType::kHALF};
+void Plugin::check_shapes(const std::vector<Sizes>& inputs) const {
+    const std::string expected = operator_.expected(inputs, radius());
+    if (expected.empty()) return;
+    std::vector<std::string> shapes;
+    for (const Sizes& sizes : inputs) shapes.push_back(text(sizes));
+    throw Failure("has inputs of shapes " + enumerated(shapes) + "; expected " + expected);
+}
+
+Problem Plugin::problem(const nvinfer1::PluginTensorDesc* inputs) const {
+    check_types(operator_, [&](std::int32_t input) { return inputs[input].type; });
+    const auto shapes = shapes_of(operator_, [&](std::int32_t input) { return inputs[input].dims; });
+    check_shapes(shapes);
+    const Sizes& query = shapes[1];
+    check_countable(query, radius());
+    return {narrow(query[0]), narrow(query[1]), narrow(query[2]),
+            narrow(query[3]), radius(),         inputs[1].type == DataType::kHALF,
+            values_.size() > 1 ? values_[1] : 0};
 }
 
 // ── while an engine is built
@@ -156,7 +219,7 @@ std::int32_t Plugin::getOutputDataTypes(DataType* outputs, std::int32_t output_c
                                         std::int32_t input_count) const noexcept {
     return attempt([&] {
         check_counts(input_count, output_count);
-        check_types(inputs[0], inputs[1]);
+        check_types(operator_, [&](std::int32_t input) { return inputs[input]; });
         outputs[0] = inputs[0];
     });
 }
@@ -166,27 +229,30 @@ std::int32_t Plugin::getOutputShapes(const nvinfer1::DimsExprs* inputs, std::int
                                      std::int32_t output_count, nvinfer1::IExprBuilder& builder) noexcept {
     return attempt([&] {
         check_counts(input_count, output_count);
-        const Dimensions first = dimensions_of(inputs[0]), query = dimensions_of(inputs[1]);
-        check_shapes(sizes_of(first), sizes_of(query));
-        const Dimensions output = operator_.output(first, query, radius_, builder);
+        const auto shapes = shapes_of(operator_, [&](std::int32_t input) { return inputs[input]; });
+        check_shapes(sizes_of(shapes));
+        const Dimensions output = operator_.output(shapes, radius(), builder);
         outputs[0].nbDims = static_cast<std::int32_t>(output.size());
         for (std::size_t i = 0; i < output.size(); ++i) outputs[0].d[i] = output[i];
     });
 }
 
 bool Plugin::supportsFormatCombination(std::int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors,
-                                       std::int32_t, std::int32_t) noexcept {
+                                       std::int32_t input_count, std::int32_t) noexcept {
     const auto type = tensors[position].desc.type;
-    return tensors[position].desc.format == nvinfer1::TensorFormat::kLINEAR && type == tensors[0].desc.type &&
-           (type == DataType::kFLOAT || type == DataType::kHALF);
+    const bool is_parameter = FEATURES <= position && position < input_count;
+    const bool right = is_parameter ? type == DataType::kFLOAT
+                                    : type == tensors[0].desc.type &&
+                                          (type == DataType::kFLOAT || type == DataType::kHALF);
+    return right && tensors[position].desc.format == nvinfer1::TensorFormat::kLINEAR;
 }
 
 std::int32_t Plugin::configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, std::int32_t input_count,
                                      const nvinfer1::DynamicPluginTensorDesc*, std::int32_t output_count) noexcept {
     return attempt([&] {
         check_counts(input_count, output_count);
-        check_types(inputs[0].desc.type, inputs[1].desc.type);
-        check_shapes(sizes_of(inputs[0].desc.dims), sizes_of(inputs[1].desc.dims));
+        check_types(operator_, [&](std::int32_t input) { return inputs[input].desc.type; });
+        check_shapes(shapes_of(operator_, [&](std::int32_t input) { return inputs[input].desc.dims; }));
     });
 }
 
@@ -196,26 +262,29 @@ std::int32_t Plugin::onShapeChange(const nvinfer1::PluginTensorDesc* inputs, std
                                    const nvinfer1::PluginTensorDesc*, std::int32_t output_count) noexcept {
     return attempt([&] {
         check_counts(input_count, output_count);
-        problem(inputs[0], inputs[1]);
+        problem(inputs);
     });
 }
 
 std::int32_t Plugin::enqueue(const nvinfer1::PluginTensorDesc* input_descriptions, const nvinfer1::PluginTensorDesc*,
                              const void* const* inputs, void* const* outputs, void*, cudaStream_t stream) noexcept {
     return attempt([&] {
-        const Problem call = problem(input_descriptions[0], input_descriptions[1]);
-        const char* failure = operator_.run(call, inputs[0], inputs[1], outputs[0], stream);
+        const Geometry geometry = operator_.geometry(problem(input_descriptions));
+        const char* failure = launch(geometry, inputs, outputs[0], stream);
         if (failure != nullptr) throw Failure(failure);
     });
 }
 
 // ── its creator
 
+Creator::Creator(const Operator& described)
+    : operator_(described), values_(standard_values(described.attributes)), fields_(described.attributes, values_) {}
+
 nvinfer1::IPluginV3* Creator::createPlugin(const char* layer, const nvinfer1::PluginFieldCollection* fields,
                                            nvinfer1::TensorRTPhase) noexcept {
     const char* name = layer != nullptr ? layer : "";
     try {
-        return std::make_unique<Plugin>(operator_, name, radius_of(fields)).release();
+        return std::make_unique<Plugin>(operator_, name, values_of(operator_, fields)).release();
     } catch (const std::exception& error) {
         log_error(operator_, name, error.what());
         return nullptr;

@@ -7,10 +7,10 @@
 #include <NvInferRuntime.h>
 #include <NvInferVersion.h>
 
-#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "native/launch.h"
 
@@ -19,8 +19,8 @@ static_assert(NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= 1009, "TensorRT 10.
 namespace gocor::tensorrt {
 
 constexpr const char* NAMESPACE = "gocor";
-constexpr std::int32_t DEFAULT_RADIUS = 4;
 constexpr std::int32_t MAX_RADIUS = 8;  // of the kernels
+constexpr std::int32_t FEATURES = 2;    // inputs of float32 or float16, of 4 dimensions; the second is (N, C, H, W)
 
 constexpr int displacements(int radius) { return (2 * radius + 1) * (2 * radius + 1); }
 
@@ -31,26 +31,58 @@ struct Failure : std::runtime_error {
 
 constexpr std::int64_t UNKNOWN = -1;  // a size that is known at run time only
 
-using Sizes = std::array<std::int64_t, 4>;
-using Dimensions = std::array<const nvinfer1::IDimensionExpr*, 4>;
+using Sizes = std::vector<std::int64_t>;
+using Dimensions = std::vector<const nvinfer1::IDimensionExpr*>;
 
-// What is special about an operator with two inputs, the second of which is (N, C, H, W), and one output.
+// A number that the ONNX node gives.
+struct Attribute {
+    const char* name;
+    std::int32_t standard, minimum, maximum;
+};
+
+const Attribute RADIUS = {"radius", 4, 1, MAX_RADIUS};
+
+// What is special about an operator.
 struct Operator {
     const char* name;
     const char* version;
+    std::int32_t parameters;            // vectors of float32 after the FEATURES
+    std::vector<Attribute> attributes;  // radius, and iterations if there are any
     // What the shapes of the inputs ought to be, for a message. Empty when these may be right: sizes may be UNKNOWN.
-    std::string (*expected)(const Sizes& first, const Sizes& query, int radius);
-    Dimensions (*output)(const Dimensions& first, const Dimensions& query, int radius, nvinfer1::IExprBuilder&);
-    const char* (*run)(const Problem&, const void* first, const void* query, void* output, void* stream);
+    std::string (*expected)(const std::vector<Sizes>& inputs, int radius);
+    Dimensions (*output)(const std::vector<Dimensions>& inputs, int radius, nvinfer1::IExprBuilder&);
+    Geometry (*geometry)(const Problem&);
+
+    std::int32_t inputs() const { return FEATURES + parameters; }
 };
 
-extern const Operator LOCAL_CORRELATION, LOCAL_CORRELATION_TRANSPOSE;
+extern const Operator LOCAL_CORRELATION, LOCAL_CORRELATION_TRANSPOSE, LOCAL_GOCOR;
 
 // Equal, as far as both are known.
 inline bool may_be_equal(std::int64_t a, std::int64_t b) { return a == b || a == UNKNOWN || b == UNKNOWN; }
 
+inline bool may_be_equal(const Sizes& a, const Sizes& b) {
+    if (a.size() != b.size()) return false;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        if (!may_be_equal(a[i], b[i])) return false;
+    }
+    return true;
+}
+
 // Says what went wrong with a layer to the logger of the calling builder or engine, or to stderr if there is none.
 void log_error(const Operator& described, const char* layer, const char* what) noexcept;
+
+// Attributes as TensorRT passes them on; the values stay where they are.
+class Fields {
+    std::vector<nvinfer1::PluginField> fields_;
+    nvinfer1::PluginFieldCollection collection_{};
+
+public:
+    Fields(const std::vector<Attribute>& attributes, const std::vector<std::int32_t>& values);
+    Fields(const Fields&) = delete;
+    Fields& operator=(const Fields&) = delete;
+    const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
+};
 
 class Plugin final : public nvinfer1::IPluginV3,
                      public nvinfer1::IPluginV3OneCore,
@@ -58,15 +90,14 @@ class Plugin final : public nvinfer1::IPluginV3,
                      public nvinfer1::IPluginV3OneRuntime {
     const Operator& operator_;
     std::string layer_;
-    std::int32_t radius_;
+    std::vector<std::int32_t> values_;  // of the attributes
     std::string description_;
-    nvinfer1::PluginField field_;
-    nvinfer1::PluginFieldCollection fields_{1, &field_};
+    Fields fields_;
 
 public:
-    // Throws a Failure unless there are kernels for `radius`.
-    Plugin(const Operator& described, std::string layer, std::int32_t radius);
-    Plugin(const Plugin& other) : Plugin(other.operator_, other.layer_, other.radius_) {}
+    // Throws a Failure unless there are kernels for these values of the attributes.
+    Plugin(const Operator& described, std::string layer, std::vector<std::int32_t> values);
+    Plugin(const Plugin& other) : Plugin(other.operator_, other.layer_, other.values_) {}
     Plugin& operator=(const Plugin&) = delete;
 
     nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
@@ -97,28 +128,30 @@ public:
                          const nvinfer1::PluginTensorDesc* output_descriptions, const void* const* inputs,
                          void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
     nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override { return clone(); }
-    const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return &fields_; }
+    const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.collection(); }
 
 private:
     template <class Action>
     std::int32_t attempt(const Action& action) const noexcept;
-    void check_shapes(const Sizes& first, const Sizes& query) const;
-    Problem problem(const nvinfer1::PluginTensorDesc& first, const nvinfer1::PluginTensorDesc& query) const;
+    int radius() const { return values_[0]; }
+    void check_counts(std::int32_t input_count, std::int32_t output_count) const;
+    void check_shapes(const std::vector<Sizes>& inputs) const;
+    Problem problem(const nvinfer1::PluginTensorDesc* inputs) const;
 };
 
 class Creator final : public nvinfer1::IPluginCreatorV3One {
     const Operator& operator_;
-    nvinfer1::PluginField field_{"radius", &DEFAULT_RADIUS, nvinfer1::PluginFieldType::kINT32, 1};
-    nvinfer1::PluginFieldCollection fields_{1, &field_};
+    std::vector<std::int32_t> values_;
+    Fields fields_;
 
 public:
-    explicit Creator(const Operator& described) : operator_(described) {}
+    explicit Creator(const Operator& described);
     Creator(const Creator&) = delete;
     Creator& operator=(const Creator&) = delete;
 
     nvinfer1::IPluginV3* createPlugin(const char* layer, const nvinfer1::PluginFieldCollection* fields,
                                       nvinfer1::TensorRTPhase phase) noexcept override;
-    const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &fields_; }
+    const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return fields_.collection(); }
     const char* getPluginName() const noexcept override { return operator_.name; }
     const char* getPluginVersion() const noexcept override { return operator_.version; }
     const char* getPluginNamespace() const noexcept override { return NAMESPACE; }

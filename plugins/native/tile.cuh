@@ -1,4 +1,4 @@
-// What the kernels of both operators share: how far a search goes, and the tiles they hold in shared memory.
+// What the kernels of all operators share: how far a search goes, and the tiles they hold in shared memory.
 
 #pragma once
 
@@ -130,12 +130,13 @@ GOCOR_DEVICE void store_pixels(float* row, int x, int width, const float (&pixel
 // Writes LINES lines of WIDTH pixels from shared memory (PITCH elements from line to line) to image rows of
 // `width` pixels, from pixel x on. `row_of(line)` is the line's row, counted through all images and planes, or
 // negative if there is none. 16 bytes at a time where the rows are aligned.
-template <int LINES, int WIDTH, int PITCH, int THREADS, class RowOf>
-GOCOR_DEVICE void store_lines(const half_t* lines, half_t* image, int x, int width, const RowOf& row_of) {
-    if (width % 8 == 0 && is_aligned(image, 16)) {
+template <int LINES, int WIDTH, int PITCH, int THREADS, class T, class RowOf>
+GOCOR_DEVICE void store_lines(const T* lines, T* image, int x, int width, const RowOf& row_of) {
+    constexpr int STEP = 16 / static_cast<int>(sizeof(T));
+    if (width % STEP == 0 && is_aligned(image, 16)) {
         GOCOR_NO_UNROLL
-        for (int i = thread_index(); i < LINES * WIDTH / 8; i += THREADS) {
-            const int line = i / (WIDTH / 8), column = i % (WIDTH / 8) * 8;
+        for (int i = thread_index(); i < LINES * WIDTH / STEP; i += THREADS) {
+            const int line = i / (WIDTH / STEP), column = i % (WIDTH / STEP) * STEP;
             const long long row = row_of(line);
             if (row >= 0 && x + column < width) {
                 store16(image + row * width + x + column, load16(lines + line * PITCH + column));

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string>
 
-#include "native/launch.h"
+#include "native/host/run.h"
 
 namespace {
 
@@ -69,16 +69,9 @@ int cuFuncGetAttribute(int* value, int attribute, void*) {
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned block_y,
                    unsigned block_z, unsigned shared, void* stream, void** parameters, void** extra) {
     const std::string& name = *static_cast<std::string*>(function);
-    if (block_y != 1 || block_z != 1 || stream || extra) return INVALID_VALUE;
-    const auto number = [&](int i) { return *static_cast<int*>(parameters[i]); };
-    const auto address = [&](int i) { return *static_cast<void**>(parameters[i]); };
-    const int radius = name.back() - '0';
-    const bool half = name.find("_f16_") != std::string::npos;
-    const gocor::Problem problem{number(2), number(3), number(4), number(5), radius, half};
-    const gocor::Geometry geometry{
-        name, {static_cast<int>(x), static_cast<int>(y), static_cast<int>(z)}, static_cast<int>(threads),
-        static_cast<int>(shared)};
-    return gocor::launch(geometry, problem, address(0), address(1), address(6), nullptr) ? LAUNCH_FAILED : 0;
+    if (block_y != 1 || block_z != 1 || shared || stream || extra) return INVALID_VALUE;
+    const int grid[] = {static_cast<int>(x), static_cast<int>(y), static_cast<int>(z)};
+    return gocor::host::run_kernel(name.c_str(), grid, static_cast<int>(threads), parameters) ? LAUNCH_FAILED : 0;
 }
 
 int cuMemAlloc_v2(std::uint64_t* address, std::size_t size) {

@@ -3,14 +3,16 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from golden import relative_l2
+from golden import case_names, load_case, relative_l2
 from host_kernels import HARNESS, PLUGINS, HostKernels, Problem, compile_host
+from local_gocor_inputs import gocor_inputs, golden_parameters
 from operator_cases import CASES, LARGE, OPERATOR, table
 from operator_models import random_inputs
 
@@ -19,8 +21,9 @@ from gocor.plugins import ptx
 from gocor.plugins.launch import Launch
 from gocor.plugins.local_correlation.launch import launch as launch_local_correlation
 from gocor.plugins.local_correlation_transpose.launch import launch as launch_local_correlation_transpose
+from gocor.plugins.local_gocor.launch import launch as launch_local_gocor
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import CORRELATIONS, KERNELS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 
 # The radii that kernels know; then several tiles and chunks of channels, and widths that are multiples of 8
@@ -45,8 +48,8 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
     return HostKernels(compile_host(target, [HARNESS / "table.cpp"], flags))
 
 
-def problem_of(shape: tuple[int, ...], radius: int, dtype: str) -> Problem:
-    return Problem(*shape, radius, dtype == "float16")
+def problem_of(shape: tuple[int, ...], radius: int, dtype: str, iterations: int = 0) -> Problem:
+    return Problem(*shape, radius, dtype == "float16", iterations)
 
 
 class Guarded(NamedTuple):
@@ -101,7 +104,7 @@ def test_kernel(
     inputs = [guarded(array.shape, dtype, shift, array) for array in (first, query)]
     out = guarded(expected.shape, dtype, shift)
     failure = kernels.run(
-        schema, problem_of(shape, radius, dtype), inputs[0].array, inputs[1].array, out.array
+        schema, problem_of(shape, radius, dtype), [placed.array for placed in inputs], out.array
     )
     assert failure is None
     assert relative_l2(out.array, expected) <= schema.tolerances[dtype]
@@ -119,7 +122,7 @@ def test_kernel_accumulates_in_float32(kernels: HostKernels, operator: str, dtyp
     query += np.asarray(2**-9, dtype)
     expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
     out = np.empty(expected.shape, dtype)
-    kernels.run(CORRELATIONS[operator], problem_of(shape, radius, dtype), first, query, out)
+    kernels.run(CORRELATIONS[operator], problem_of(shape, radius, dtype), (first, query), out)
     assert np.array_equal(out, expected.astype(dtype))
 
 
@@ -128,7 +131,7 @@ def test_kernel_accumulates_in_float32(kernels: HostKernels, operator: str, dtyp
 def test_kernel_on_an_empty_batch(kernels: HostKernels, operator: str, dtype: str) -> None:
     out = np.full(100, np.nan, dtype)
     shape = (0, 4, 9, 7)
-    assert kernels.run(CORRELATIONS[operator], problem_of(shape, 2, dtype), out, out, out) is None
+    assert kernels.run(CORRELATIONS[operator], problem_of(shape, 2, dtype), (out, out), out) is None
     assert np.isnan(out).all()
 
 
@@ -136,7 +139,112 @@ def test_kernel_on_an_empty_batch(kernels: HostKernels, operator: str, dtype: st
 def test_there_is_no_kernel_beyond_radius_8(kernels: HostKernels, operator: str) -> None:
     out = np.zeros(1, np.float32)
     problem = problem_of((1, 1, 1, 1), MAX_KERNEL_RADIUS + 1, "float32")
-    assert kernels.run(CORRELATIONS[operator], problem, out, out, out) == "there is no such kernel"
+    assert kernels.run(CORRELATIONS[operator], problem, (out, out), out) == "there is no such kernel"
+
+
+# ── LocalGOCor
+
+GOCOR = KERNELS["LocalGOCor"]
+# Below, at and above the tiles of 8x4 and 8x2 pixels, one and several chunks of channels, which all fit into
+# shared memory or do not, and widths that wide copies can and cannot take.
+GOCOR_CASES = [
+    ((1, 1, 1, 1), 4, 3),
+    ((2, 5, 7, 9), 1, 2),
+    ((1, 100, 3, 9), 1, 1),
+    ((1, 7, 5, 19), 2, 3),
+    ((2, 33, 4, 8), 3, 3),
+    ((1, 16, 8, 8), 4, 0),
+    ((1, 17, 5, 16), 4, 1),
+    ((2, 32, 4, 12), 4, 3),
+    ((1, 49, 6, 10), 4, 3),
+    ((1, 90, 3, 8), 4, 2),
+    ((1, 3, 13, 2), 5, 3),
+    ((1, 17, 3, 16), 6, 2),
+    ((1, 40, 2, 5), 7, 1),
+    ((2, 9, 2, 24), 8, 2),
+]
+GOCOR_TABLE = pytest.mark.parametrize(
+    ("shape", "radius", "iterations"), GOCOR_CASES, ids=["{}-r{}-n{}".format(*case) for case in GOCOR_CASES]
+)
+
+
+def gocor_error(
+    kernels: HostKernels, inputs: Sequence[np.ndarray], radius: int, iterations: int, shift: int = 0
+) -> float:
+    """Relative L2 error of a call, whose arrays have NaN around them."""
+    dtype = inputs[0].dtype.name
+    exact = [array.astype(np.float64) for array in inputs[:2]]
+    expected = REFERENCES["LocalGOCor"](*exact, *inputs[2:], radius, iterations)
+    placed = [guarded(array.shape, array.dtype.name, shift, array) for array in inputs]
+    out = guarded(expected.shape, dtype, shift)
+    problem = problem_of(inputs[0].shape, radius, dtype, iterations)
+    assert kernels.run(GOCOR, problem, [each.array for each in placed], out.array) is None
+    assert out.is_alone_changed()
+    assert all(np.array_equal(each.array, array) for each, array in zip(placed, inputs, strict=True))
+    return relative_l2(out.array, expected)
+
+
+@DTYPE
+@pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "unaligned"])
+@GOCOR_TABLE
+def test_fused_kernel(
+    kernels: HostKernels, dtype: str, shape: tuple[int, ...], radius: int, iterations: int, shift: int
+) -> None:
+    inputs = gocor_inputs(shape, radius, dtype)
+    assert gocor_error(kernels, inputs, radius, iterations, shift) <= GOCOR.tolerances[dtype]
+
+
+@DTYPE
+@pytest.mark.parametrize("name", case_names("local_gocor_"))
+def test_fused_kernel_is_the_public_code(kernels: HostKernels, name: str, dtype: str) -> None:
+    case = load_case(name)
+    features = [case[which].astype(dtype) for which in ("reference", "query")]
+    inputs = [*features, *golden_parameters(features[0].shape[1])]
+    assert gocor_error(kernels, inputs, 4, int(case["iterations"])) <= GOCOR.tolerances[dtype]
+
+
+@DTYPE
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("normal", 1e-3), ("normal", 1e3), ("positive", 30), ("smooth", 1)],
+    ids=["small", "large", "positive", "smooth"],
+)
+def test_fused_kernel_on_features_of_any_kind(
+    kernels: HostKernels, kind: str, size: float, dtype: str
+) -> None:
+    """Gradients are differences and filters reciprocals of features: float16 may not hold either."""
+    shape, radius = (1, 24, 8, 8), 4
+    reference, query, *parameters = gocor_inputs(shape, radius, "float32")
+    if kind == "positive":
+        reference, query = np.abs(reference), np.abs(query)
+    if kind == "smooth":
+        y, x = np.mgrid[:8, :8] / 8
+        phases = np.arange(24).reshape(1, 24, 1, 1)
+        reference, query = np.sin(phases + x + 2 * y), np.cos(phases - x + y)
+    features = [(array * size).astype(dtype) for array in (reference, query)]
+    assert gocor_error(kernels, [*features, *parameters], radius, 3) <= GOCOR.tolerances[dtype]
+
+
+@DTYPE
+def test_fused_kernel_takes_scores_of_zero_as_neither_positive_nor_negative(
+    kernels: HostKernels, dtype: str
+) -> None:
+    """Each pixel has a channel of its own: all scores but the centre's are exactly 0."""
+    reference = np.zeros((1, 12, 3, 4), dtype)
+    reference.reshape(12, 12)[np.arange(12), np.arange(12)] = 1 + np.arange(12) / 8
+    _, query, *parameters = gocor_inputs(reference.shape, 2, dtype)
+    assert gocor_error(kernels, [reference, query, *parameters], 2, 1) <= GOCOR.tolerances[dtype]
+
+
+@DTYPE
+@pytest.mark.parametrize("size", [0, 1e-6, 1e-4, 1e-2])
+def test_fused_kernel_on_pixels_with_hardly_any_features(
+    kernels: HostKernels, size: float, dtype: str
+) -> None:
+    """Their filters begin as up to a million times their vector; far from others, denominators are 0."""
+    reference, query, *parameters = gocor_inputs((1, 6, 5, 9), 3, dtype)
+    reference[..., 3:] *= size
+    assert gocor_error(kernels, [reference, query, *parameters], 3, 2) <= GOCOR.tolerances[dtype]
 
 
 # ── launches
@@ -144,27 +252,28 @@ def test_there_is_no_kernel_beyond_radius_8(kernels: HostKernels, operator: str)
 LAUNCHES: dict[str, Callable[..., Launch]] = {
     "LocalCorrelation": launch_local_correlation,
     "LocalCorrelationTranspose": launch_local_correlation_transpose,
+    "LocalGOCor": partial(launch_local_gocor, iterations=5),
 }
+KERNEL = pytest.mark.parametrize("operator", KERNELS)
 
 
-@OPERATOR
+@KERNEL
 @DTYPE
 def test_launches_are_the_same_in_python_and_cpp(kernels: HostKernels, operator: str, dtype: str) -> None:
+    schema = KERNELS[operator]
     for radius in range(1, MAX_KERNEL_RADIUS + 1):
         for shape in ((1, 1, 1, 1), (3, 32, 112, 256), (2, 33, 113, 257), (1, 196, 7, 16), (0, 5, 4, 3)):
-            there = kernels.geometry(CORRELATIONS[operator], problem_of(shape, radius, dtype))
+            there = kernels.geometry(schema, problem_of(shape, radius, dtype, 5))
             here = LAUNCHES[operator](*shape, radius, dtype)
-            assert (
-                there.kernel.decode()
-                == here.kernel
-                == ptx.Variant(CORRELATIONS[operator], dtype, radius).kernel
-            )
+            assert there.kernel.decode() == here.kernel == ptx.Variant(schema, dtype, radius).kernel
             assert (*there.grid,) == here.grid
             assert (there.threads, there.shared) == (here.block, here.shared)
-            assert here.block <= 128
+            assert (*there.numbers[: there.count],) == here.numbers
+            assert there.inputs == len(schema.inputs) + len(schema.parameters)
+            assert here.block <= 256
 
 
-@OPERATOR
+@KERNEL
 def test_launch_refuses_a_radius_without_kernel(operator: str) -> None:
     with pytest.raises(ConfigError, match="is 9, and CUDA kernels go up to 8"):
         LAUNCHES[operator](1, 3, 4, 5, 9, "float32")
@@ -253,6 +362,41 @@ PLANTS = {
         THREAD,
         "ThreadSanitizer: data race",
     ),
+    "partial filters overwritten before they are read": Plant(
+        "local_gocor/kernel.cuh",
+        "turn_ ^= 1;",
+        "",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "features overwritten while they are used": Plant(
+        "local_gocor/kernel.cuh",
+        "sync_block();  // what was taken before is done with, too: its place is free",
+        "",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "features read before they are there": Plant(
+        "local_gocor/kernel.cuh",
+        "wait_copies<Tile::SLOTS - 2>();",
+        "",
+        ("-DGOCOR_FIBERS",),
+        "a copy that nobody waited for",
+    ),
+    "volume written where features still are": Plant(
+        "local_gocor/kernel.cuh",
+        "    sync_block();\n    optimizer.keep_products(slots);",
+        "    optimizer.keep_products(slots);",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "a map too small": Plant(
+        "local_gocor/kernel.cuh",
+        "MAP = MAP_ORIGIN + (SIDE + 1) * MAP_PITCH;",
+        "MAP = MAP_ORIGIN + SIDE * MAP_PITCH;",
+        ADDRESS,
+        "AddressSanitizer: heap-buffer-overflow",
+    ),
     "copies not waited for": Plant(
         "local_correlation_transpose/kernel.cuh",
         "wait_copies<0>();",
@@ -266,7 +410,7 @@ PLANTS = {
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 def test_planted_mistake_is_found(plant: Plant, tmp_path: Path) -> None:
     plugins = tmp_path / "plugins"
-    for folder in ("native", *(schema.torch_name for schema in CORRELATIONS.values())):
+    for folder in ("native", *(schema.torch_name for schema in KERNELS.values())):
         shutil.copytree(PLUGINS / folder, plugins / folder, ignore=shutil.ignore_patterns("__pycache__"))
     source = (plugins / plant.file).read_text()
     assert source.count(plant.right) == 1

@@ -82,7 +82,7 @@ public:
 
 // What the lanes of a warp show each other in a collective operation.
 struct Shown {
-    unsigned a[4], b[2];
+    float a[8], b[4];  // factors, in the order of registers
     const void* row;
 };
 

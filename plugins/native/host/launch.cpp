@@ -4,18 +4,25 @@
 
 #include "native/launch.h"
 
+#include <cstring>
+#include <utility>
+
 #include "local_correlation/kernel.cuh"
 #include "local_correlation_transpose/kernel.cuh"
+#include "local_gocor/kernel.cuh"
+#include "native/host/run.h"
 
 #ifndef GOCOR_RADII
 #define GOCOR_RADII(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #endif
 
-#define KERNELS(RADIUS)                                        \
-    GOCOR_LOCAL_CORRELATION(f32, float, RADIUS)                \
-    GOCOR_LOCAL_CORRELATION(f16, gocor::half_t, RADIUS)        \
-    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f32, float, RADIUS)      \
-    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f16, gocor::half_t, RADIUS)
+#define KERNELS(RADIUS)                                           \
+    GOCOR_LOCAL_CORRELATION(f32, float, RADIUS)                   \
+    GOCOR_LOCAL_CORRELATION(f16, gocor::half_t, RADIUS)           \
+    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f32, float, RADIUS)         \
+    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f16, gocor::half_t, RADIUS) \
+    GOCOR_LOCAL_GOCOR(f32, float, RADIUS)                         \
+    GOCOR_LOCAL_GOCOR(f16, gocor::half_t, RADIUS)
 
 GOCOR_RADII(KERNELS)
 
@@ -25,38 +32,60 @@ namespace {
 struct Entry {
     const char* name;
     int threads;
-    std::function<void(const void*, const void*, int, int, int, int, void*)> run;
+    std::size_t arguments;
+    std::function<void(void* const*)> run;
 };
 
-template <class T>
-Entry entry(const char* name, int threads, void (*kernel)(const T*, const T*, int, int, int, int, T*)) {
-    return {name, threads, [kernel](const void* first, const void* second, int N, int C, int H, int W, void* out) {
-                kernel(static_cast<const T*>(first), static_cast<const T*>(second), N, C, H, W, static_cast<T*>(out));
+template <class... Arguments, std::size_t... I>
+void call(void (*kernel)(Arguments...), void* const* arguments, std::index_sequence<I...>) {
+    kernel(*static_cast<Arguments*>(arguments[I])...);
+}
+
+template <class... Arguments>
+Entry entry(const char* name, int threads, void (*kernel)(Arguments...)) {
+    return {name, threads, sizeof...(Arguments), [kernel](void* const* arguments) {
+                call(kernel, arguments, std::index_sequence_for<Arguments...>());
             }};
 }
 
-#define ENTRY(SPACE, NAME, TYPE, RADIUS) entry<TYPE>(#NAME, SPACE::Tiling<TYPE, RADIUS>::THREADS, NAME),
-#define ENTRIES(RADIUS)                                                                      \
-    ENTRY(correlation, gocor_local_correlation_f32_r##RADIUS, float, RADIUS)                 \
-    ENTRY(correlation, gocor_local_correlation_f16_r##RADIUS, half_t, RADIUS)                \
-    ENTRY(transpose, gocor_local_correlation_transpose_f32_r##RADIUS, float, RADIUS)         \
-    ENTRY(transpose, gocor_local_correlation_transpose_f16_r##RADIUS, half_t, RADIUS)
+#define ENTRY(SPACE, NAME, TYPE, RADIUS) entry(#NAME, SPACE::Tiling<TYPE, RADIUS>::THREADS, NAME),
+#define ENTRIES(RADIUS)                                                              \
+    ENTRY(correlation, gocor_local_correlation_f32_r##RADIUS, float, RADIUS)         \
+    ENTRY(correlation, gocor_local_correlation_f16_r##RADIUS, half_t, RADIUS)        \
+    ENTRY(transpose, gocor_local_correlation_transpose_f32_r##RADIUS, float, RADIUS) \
+    ENTRY(transpose, gocor_local_correlation_transpose_f16_r##RADIUS, half_t, RADIUS) \
+    ENTRY(fused, gocor_local_gocor_f32_r##RADIUS, float, RADIUS)                     \
+    ENTRY(fused, gocor_local_gocor_f16_r##RADIUS, half_t, RADIUS)
 
 const Entry ENTRY_POINTS[] = {GOCOR_RADII(ENTRIES)};
 
+const Entry* find(const char* name) {
+    for (const Entry& entry : ENTRY_POINTS) {
+        if (std::strcmp(entry.name, name) == 0) return &entry;
+    }
+    return nullptr;
+}
+
 }  // namespace
 
-const char* launch(const Geometry& geometry, const Problem& problem, const void* first, const void* second,
-                   void* output, void*) {
-    for (const Entry& entry : ENTRY_POINTS) {
-        if (geometry.kernel != entry.name) continue;
-        if (geometry.threads != entry.threads) return "launched with another number of threads than the kernel has";
-        host::run(geometry.grid, geometry.threads, [&] {
-            entry.run(first, second, problem.batch, problem.channels, problem.height, problem.width, output);
-        });
-        return nullptr;
+const char* host::run_kernel(const char* name, const int (&grid)[3], int threads, void* const* arguments) {
+    const Entry* entry = find(name);
+    if (entry == nullptr) return "there is no such kernel";
+    if (threads != entry->threads) return "launched with another number of threads than the kernel has";
+    run(grid, threads, [&] { entry->run(arguments); });
+    return nullptr;
+}
+
+const char* launch(const Geometry& geometry, const void* const* inputs, void* output, void*) {
+    std::vector<void*> arguments;
+    for (int i = 0; i < geometry.inputs; ++i) arguments.push_back(const_cast<const void**>(inputs + i));
+    for (const int& number : geometry.numbers) arguments.push_back(const_cast<int*>(&number));
+    arguments.push_back(&output);
+    const Entry* entry = find(geometry.kernel.c_str());
+    if (entry != nullptr && arguments.size() != entry->arguments) {
+        return "launched with another number of arguments than the kernel has";
     }
-    return "there is no such kernel";
+    return host::run_kernel(geometry.kernel.c_str(), geometry.grid, geometry.threads, arguments.data());
 }
 
 }  // namespace gocor

@@ -5,12 +5,14 @@
 
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "native/host/block.h"
 
 #define GOCOR_DEVICE inline
 #define GOCOR_KERNEL(...) extern "C" void
+#define GOCOR_LARGE_KERNEL(...) extern "C" void
 #define GOCOR_SHARED(type, name, count) \
     type* const name = static_cast<type*>(::gocor::host::self().block->shared(#name, sizeof(type) * (count)))
 #define GOCOR_UNROLL
@@ -43,6 +45,23 @@ inline half_t to_half(float value) {
     return result;
 }
 
+inline unsigned bits_of(float value) {
+    unsigned result;
+    std::memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+inline float float_of(unsigned bits) {
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+// cvt.rna: ties away from zero.
+inline unsigned to_tf32(float value) { return (bits_of(value) + 0x1000U) & 0xffffe000U; }
+
+inline float magnitude(float value) { return std::fabs(value); }
+
 template <class T>
 T load_aligned(const void* address) {
     host::check(host::is_multiple(address, sizeof(T)), "a load that is not aligned");
@@ -55,6 +74,7 @@ void store_aligned(void* address, const T& value) {
     *static_cast<T*>(address) = value;
 }
 
+inline Float2 load2(const float* address) { return load_aligned<Float2>(address); }
 inline Float4 load4(const float* address) { return load_aligned<Float4>(address); }
 inline void store4(float* address, const Float4& value) { store_aligned(address, value); }
 inline Bytes16 load16(const void* address) { return load_aligned<Bytes16>(address); }
@@ -114,14 +134,22 @@ void load_matrices(unsigned (&to)[COUNT], const half_t* row) {
 
 // Where an element of a matrix of mma.m16n8k16 is: its lane, register, and half of that or index of a float.
 inline float element_of_a(const Shown* all, int row, int k) {
-    return to_float(half_of(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2));
+    return all[row % 8 * 4 + k % 8 / 2].a[(row / 8 + k / 8 * 2) * 2 + k % 2];
 }
 
 inline float element_of_b(const Shown* all, int k, int column) {
-    return to_float(half_of(all[column * 4 + k % 8 / 2].b[k / 8], k % 2));
+    return all[column * 4 + k % 8 / 2].b[k / 8 * 2 + k % 2];
 }
 
 }  // namespace host
+
+inline float sum_of_four(float value) {
+    for (int distance = 1; distance <= 2; distance *= 2) {
+        const host::Shown* all = host::self().show({{value}, {}, nullptr});
+        value += all[(host::self().thread % host::WARP) ^ distance].a[0];
+    }
+    return value;
+}
 
 template <int COUNT>
 void load_matrices(unsigned (&to)[COUNT], const half_t* row) {
@@ -134,12 +162,31 @@ void load_matrices_transposed(unsigned (&to)[COUNT], const half_t* row) {
 }
 
 inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    const host::Shown* all = host::self().show({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, nullptr});
+    host::Shown shown = {};
+    for (int i = 0; i < 8; ++i) shown.a[i] = to_float(host::half_of(a[i / 2], i % 2));
+    for (int i = 0; i < 4; ++i) shown.b[i] = to_float(host::half_of(b[i / 2], i % 2));
+    const host::Shown* all = host::self().show(shown);
     const int lane = host::self().thread % host::WARP;
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         for (int k = 0; k < 16; ++k) {
             sum[i] += host::element_of_a(all, row, k) * host::element_of_b(all, k, column);
+        }
+    }
+}
+
+// mma.m16n8k8 from the tables of the PTX manual. What is no number of 11 bits is a mistake.
+inline void multiply_add_tf32(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    for (const unsigned bits : {a[0], a[1], a[2], a[3], b[0], b[1]}) {
+        host::check((bits & 0x1fffU) == 0, "an operand that is no tf32");
+    }
+    const host::Shown* all = host::self().show(
+        {{float_of(a[0]), float_of(a[1]), float_of(a[2]), float_of(a[3])}, {float_of(b[0]), float_of(b[1])}, nullptr});
+    const int lane = host::self().thread % host::WARP;
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 8; ++k) {
+            sum[i] += all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2] * all[column * 4 + k % 4].b[k / 4];
         }
     }
 }

@@ -10,7 +10,7 @@
 #include <deque>
 #include <string>
 
-#include "native/launch.h"
+#include "native/host/run.h"
 
 namespace {
 
@@ -77,14 +77,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
         return CUDA_ERROR_INVALID_VALUE;
     }
     if (stream != &the_stream || fails("cuLaunchKernel")) return CUDA_ERROR_INVALID_HANDLE;
-    const auto pointer = [&](int i) { return *static_cast<void**>(arguments[i]); };
-    const auto number = [&](int i) { return *static_cast<int*>(arguments[i]); };
-    const gocor::Problem problem = {number(2), number(3), number(4), number(5), 0, false};
-    const gocor::Geometry geometry = {reinterpret_cast<CUkernel>(function)->name,
-                                      {static_cast<int>(grid_x), static_cast<int>(grid_y), static_cast<int>(grid_z)},
-                                      static_cast<int>(block_x),
-                                      static_cast<int>(shared)};
-    const char* failure = gocor::launch(geometry, problem, pointer(0), pointer(1), pointer(6), stream);
+    const int grid[] = {static_cast<int>(grid_x), static_cast<int>(grid_y), static_cast<int>(grid_z)};
+    const char* name = reinterpret_cast<CUkernel>(function)->name.c_str();
+    const char* failure = gocor::host::run_kernel(name, grid, static_cast<int>(block_x), arguments);
     return failure == nullptr ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED;
 }
 

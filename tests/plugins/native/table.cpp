@@ -4,6 +4,7 @@
 
 #include "local_correlation/launch.h"
 #include "local_correlation_transpose/launch.h"
+#include "local_gocor/launch.h"
 #include "native/device.cuh"
 
 using gocor::Geometry;
@@ -13,21 +14,28 @@ extern "C" {
 
 struct FlatGeometry {
     char kernel[64];
-    int grid[3], threads, shared;
+    int grid[3], threads, shared, inputs, count, numbers[5];
 };
 
-void gocor_geometry(int transpose, const Problem* problem, FlatGeometry* to) {
-    const Geometry from =
-        transpose ? gocor::transpose::geometry(*problem) : gocor::correlation::geometry(*problem);
+static Geometry geometry_of(int number, const Problem& problem) {
+    return number == 0   ? gocor::correlation::geometry(problem)
+           : number == 1 ? gocor::transpose::geometry(problem)
+                         : gocor::fused::geometry(problem);
+}
+
+void gocor_geometry(int number, const Problem* problem, FlatGeometry* to) {
+    const Geometry from = geometry_of(number, *problem);
     std::strncpy(to->kernel, from.kernel.c_str(), sizeof to->kernel - 1);
     std::memcpy(to->grid, from.grid, sizeof to->grid);
     to->threads = from.threads;
     to->shared = from.shared;
+    to->inputs = from.inputs;
+    to->count = static_cast<int>(from.numbers.size());
+    std::memcpy(to->numbers, from.numbers.data(), from.numbers.size() * sizeof(int));
 }
 
-const char* gocor_run(int transpose, const Problem* problem, const void* first, const void* query, void* out) {
-    return transpose ? gocor::transpose::run(*problem, first, query, out, nullptr)
-                     : gocor::correlation::run(*problem, first, query, out, nullptr);
+const char* gocor_run(int number, const Problem* problem, const void* const* inputs, void* out) {
+    return gocor::launch(geometry_of(number, *problem), inputs, out, nullptr);
 }
 
 // c (16x8) = a (16x16) b (16x8), row by row, with one warp. Registers are filled by load_matrices, the way that
