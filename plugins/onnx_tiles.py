@@ -128,7 +128,7 @@ def volume(dense: str, result: str) -> str:
     """
 
 
-# The pixel and the displacement of each entry (ty, tx, sy, sx) of a dense product, where it is in reach.
+# The displacement of each entry (ty, tx, sy, sx) of a dense product, where it is in reach.
 DISPLACEMENTS = """
     dd = Mul (d, d)
     dense_ty = Reshape (t_range, axis4)
@@ -145,8 +145,6 @@ DISPLACEMENTS = """
     in_reach = And (dy_in_reach, dx_in_reach)
     dense_row = Mul (dense_dy, d)
     displacement = Add (dense_row, dense_dx)
-    dense_ty_start = Mul (dense_ty, t)
-    dense_pixel = Add (dense_ty_start, dense_tx)
 """
 
 

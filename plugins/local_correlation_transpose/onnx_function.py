@@ -11,6 +11,8 @@ BODY = f"""
     {WINDOWS}
     {windows("query")}
     {DISPLACEMENTS}
+    dense_ty_start = Mul (dense_ty, t)
+    dense_pixel = Add (dense_ty_start, dense_tx)
     first_of_pixel = Mul (dense_pixel, dd)
     entry_in_reach = Add (first_of_pixel, displacement)
     zero_row = Mul (tt, dd)

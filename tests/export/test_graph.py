@@ -31,6 +31,21 @@ def test_bodies_are_attached_for_the_operators_in_use_once_each() -> None:
     check_portable(model, "model.onnx")
 
 
+def test_one_name_has_one_number_of_iterations() -> None:
+    """TensorRT's parser keeps one body for each name, silently."""
+    names = ["a", "b", "y", "v", "m", "s"]
+    first, second = (
+        helper.make_node("LocalGOCor", names, [f"out{n}"], f"level{n}", domain="gocor", iterations=n)
+        for n in (3, 2)
+    )
+    model = graph_of(first, first)
+    assert attach_functions(model) == {"LocalGOCor": 1}
+    with pytest.raises(ModelError) as caught:
+        attach_functions(graph_of(first, second))
+    text = "level3: and others run 2 and 3 iterations; one number for all of them"
+    assert str(caught.value) == text
+
+
 def test_an_operator_without_a_body_is_refused() -> None:
     model = graph_of(correlation())
     with pytest.raises(

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gocor.export.estimate import estimate_flow, run_network
 from gocor.export.graph import all_nodes
 from gocor.export.onnx_export import STAGES, ExportReport, export_onnx
 from gocor.runtime.flipping import estimate_with_flip_check
+from gocor.runtime.metadata import GOCOR_FORMS
 from gocor.runtime.metrics import FlowError
 from gocor.runtime.preprocess import preprocess
 from gocor.runtime.sample_pair import sample_pair
@@ -82,8 +84,8 @@ def test_the_model_says_what_it_is(exported: ExportReport) -> None:
     assert (described.io, described.batch, described.gocor_version) == ("images", 1, __version__)
     assert described.local_iterations == (3 if network.spec.local_gocor else None)
     assert described.global_iterations == (3 if network.spec.global_gocor else None)
-    transpose = {"LocalCorrelationTranspose": 1} if network.spec.local_gocor else {}
-    assert described.operators == {"LocalCorrelation": 1} | transpose
+    assert described.operators == {"LocalGOCor" if network.spec.local_gocor else "LocalCorrelation": 1}
+    assert described.gocor == ("fused" if network.spec.local_gocor else None)
 
 
 def test_the_graph_is_portable(exported: ExportReport) -> None:
@@ -97,7 +99,8 @@ def test_the_graph_is_portable(exported: ExportReport) -> None:
         if node.op_type == "GridSample":
             assert attributes["mode"] == b"bilinear"
         if node.domain == "gocor":
-            assert attributes == {
+            counts = {"iterations": 3} if node.op_type == "LocalGOCor" else {}
+            assert attributes == counts | {
                 "radius": 4, "plugin_namespace": b"gocor", "plugin_version": b"1", "aot": 1,
             }  # fmt: skip
         assert node.op_type not in ("Loop", "If", "Scan", "BatchNormalization", "Sign")
@@ -156,18 +159,37 @@ def test_a_batch_equals_single_pairs(tmp_path: Path) -> None:
         assert relative_l2(flow, estimate_flow(network, *pair)) < 5e-5
 
 
-def test_iterations_are_those_of_the_network(tmp_path: Path) -> None:
-    reports = {}
-    for count in (0, 2):
-        network = golden_network("PWCNet_GOCor", count)
-        reports[count] = export_onnx(network, tmp_path / f"{count}.onnx", height=64, width=64)
-        calls = [node.op_type for node in onnx.load(reports[count].path).graph.node if node.domain == "gocor"]
-        assert calls.count("LocalCorrelationTranspose") == 5 * count
-        assert calls.count("LocalCorrelation") == 5 * (count + 2 if count else 1)
-        assert reports[count].metadata.local_iterations == count
-        pair = sample_pair(64, 64)[:2]
-        with load(reports[count].path) as estimator:
+@pytest.mark.parametrize("count", [0, 2])
+def test_iterations_are_those_of_the_network(count: int, tmp_path: Path) -> None:
+    network = golden_network("PWCNet_GOCor", count)
+    pair = sample_pair(64, 64)[:2]
+    expected = {
+        "unrolled": {"LocalCorrelation": 5 * (count + 2 if count else 1)}
+        | ({"LocalCorrelationTranspose": 5 * count} if count else {}),
+        "fused": {"LocalGOCor": 5},
+    }
+    for form in GOCOR_FORMS:
+        report = export_onnx(network, tmp_path / f"{form}.onnx", height=64, width=64, gocor=form)
+        nodes = onnx.load(report.path).graph.node
+        assert Counter(node.op_type for node in nodes if node.domain == "gocor") == expected[form]
+        assert (report.metadata.local_iterations, report.metadata.gocor) == (count, form)
+        with load(report.path) as estimator:
             assert relative_l2(estimator(*pair), estimate_flow(network, *pair)) < 5e-5
+
+
+@pytest.mark.parametrize("name", ["PWCNet_GOCor", "GLUNet_GOCor"])
+def test_the_fused_model_gives_what_the_unrolled_does(name: str, tmp_path: Path) -> None:
+    network = golden_network(name)
+    height, width = (64, 128) if name == "PWCNet_GOCor" else (256, 264)
+    tensors = preprocess(network.spec, *sample_pair(height, width)[:2])
+    outputs = {}
+    for form in GOCOR_FORMS:
+        path = tmp_path / f"{form}.onnx"
+        export_onnx(network, path, height=height, width=width, io="tensors", gocor=form)
+        with load(path) as estimator:
+            outputs[form] = estimator.run(tensors)
+    for output, array in outputs["fused"].items():
+        assert relative_l2(array, outputs["unrolled"][output]) <= 1e-5, output
 
 
 @pytest.mark.parametrize("outcome", ["same", "flipped"])
@@ -214,6 +236,7 @@ def test_progress_names_every_stage_and_the_network_stays_as_it_was(tmp_path: Pa
             {"height": 64, "width": 64, "precision": "int8"},
             "--precision: is 'int8'; one of fp32, fp16",
         ),
+        ("PWCNet", {"height": 64, "width": 64, "gocor": "both"}, "--gocor: is 'both'; fused or unrolled"),
         ("PWCNet", {"height": 100, "width": 64, "io": "tensors"}, "--size: is 100x64; .* multiples of 64"),
         ("GLUNet", {"height": 256, "width": 260, "io": "tensors"}, "--size: is 256x260; .* multiples of 8"),
         ("GLUNet", {"height": 128, "width": 256, "io": "tensors"}, "--size: is 128x256; .* at least 256"),

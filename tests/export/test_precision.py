@@ -25,13 +25,14 @@ from gocor.export.precision import (
     scope_of,
     value_types,
 )
-from gocor.runtime.metadata import Io, Precision
+from gocor.plugins.registry import OPERATORS
+from gocor.runtime.metadata import GocorForm, Io, Precision
 from gocor.runtime.spec import SPECS
 
 SMALL = {"pwcnet": (60, 128), "glunet": (256, 250)}
 REAL = {"pwcnet": (384, 512), "glunet": (480, 640)}
 # Casts with one iteration. Each of GOCor's takes 4 in a module, of residual, gradient and what they become.
-CASTS = {"PWCNet": 19, "PWCNet_GOCor": 59, "GLUNet": 20, "GLUNet_GOCor": 44}
+CASTS = {"PWCNet": 19, "PWCNet_GOCor": 19, "GLUNet": 20, "GLUNet_GOCor": 20}
 # Whatever the policies say: what is never to be computed in low precision.
 NEVER = {
     *("GridSample", "Resize", "MatMul", "Div", "Sqrt", "Reciprocal", "Exp", "Softmax", "Pow"),
@@ -41,17 +42,20 @@ LOW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @cache
-def exported(name: str, io: Io = "images") -> bytes:
+def exported(name: str, io: Io = "images", gocor: GocorForm = "fused") -> bytes:
     """A network's FP32 model."""
     height, width = SMALL[SPECS[name].family] if io == "images" else (256, 256)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "m.onnx"
-        export_onnx(seeded_network(name, iterations=1), path, height=height, width=width, io=io)
+        network = seeded_network(name, iterations=1)
+        export_onnx(network, path, height=height, width=width, io=io, gocor=gocor)
         return path.read_bytes()
 
 
-def lowered(name: str, precision: Precision = "fp16", io: Io = "images") -> onnx.ModelProto:
-    model = onnx.load_from_string(exported(name, io))
+def lowered(
+    name: str, precision: Precision = "fp16", io: Io = "images", gocor: GocorForm = "fused"
+) -> onnx.ModelProto:
+    model = onnx.load_from_string(exported(name, io, gocor))
     lower(model, POLICIES[name], precision)
     return model
 
@@ -69,7 +73,7 @@ def test_the_graph_is_legal_and_as_the_policy_says(name: str, precision: Precisi
     low_kinds = {node.op_type for node in model.graph.node if any(types[v] in LOW for v in node.output)}
     assert low_kinds.isdisjoint(NEVER)
     assert low_kinds >= {"Conv", "LeakyRelu", "Concat", "Cast"}
-    assert ("LocalCorrelation" in low_kinds) == (precision == "fp16")
+    assert len(low_kinds & set(OPERATORS)) == (precision == "fp16")
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -120,7 +124,8 @@ def test_every_flow_of_the_tensors_is_float() -> None:
 
 @pytest.mark.parametrize("name", ["PWCNet_GOCor", "GLUNet_GOCor"])
 def test_gocors_step_is_float_between_its_correlations(name: str) -> None:
-    model = lowered(name)
+    model = lowered(name, gocor="unrolled")
+    check_policy(model, POLICIES[name], "fp16")
     types = value_types(model)
     nodes = [node for node in model.graph.node if scope_of(node).startswith(("local_corr", "corr."))]
     kinds = {types[node.output[0]]: set() for node in nodes}  # type: dict[int, set[str]]
@@ -128,6 +133,17 @@ def test_gocors_step_is_float_between_its_correlations(name: str) -> None:
         kinds[types[node.output[0]]].add(node.op_type)
     assert kinds[TensorProto.FLOAT16] == {"LocalCorrelation", "LocalCorrelationTranspose"}
     assert kinds[TensorProto.FLOAT] >= {"Div", "ReduceSum", "Clip", "Mul", "Sub"}
+
+
+@pytest.mark.parametrize("name", ["PWCNet_GOCor", "GLUNet_GOCor"])
+def test_the_fused_gocor_takes_low_features_and_full_parameters(name: str) -> None:
+    model = lowered(name)
+    types = value_types(model)
+    fused = [node for node in model.graph.node if node.op_type == "LocalGOCor"]
+    assert fused
+    for node in fused:
+        kinds = [types[value] for value in (*node.input, *node.output)]
+        assert kinds == [TensorProto.FLOAT16] * 2 + [TensorProto.FLOAT] * 4 + [TensorProto.FLOAT16]
 
 
 def test_the_lint_finds_what_must_not_run_low() -> None:
