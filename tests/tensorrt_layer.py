@@ -7,7 +7,7 @@ the builder that calls it and the arithmetic of symbolic sizes, which is evaluat
 
 import ctypes
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -62,41 +62,52 @@ def register(times: int) -> None:
         register()
 
 
-def build(name: str, radius: int, dtype: str, first: Shape, second: Shape, dynamic: bool) -> Built:
+def build(name: str, attributes: dict[str, int], dtype: str, shapes: Sequence[Shape], dynamic: bool) -> Built:
     """Takes a node through the stages of a build, in TensorRT's order.
 
     Args:
         name: of the operator.
-        radius: attribute of the node, as the parser hands it over: one int32.
-        dtype: ``FLOAT`` or ``HALF``, of both inputs.
-        first: shape of the first input.
-        second: shape of the second input.
+        attributes: of the node, which the parser hands over as one int32 each.
+        dtype: ``FLOAT`` or ``HALF``, of the first two inputs; the others are ``FLOAT``.
+        shapes: of all inputs.
         dynamic: whether the sizes are unknown until run time.
     """
     import tensorrt as trt
 
     register(1)
-    plugin = _create(trt, name, radius)
-    output_dtypes = plugin.get_output_data_types([getattr(trt.DataType, dtype)] * 2, [4, 4])
+    plugin = _create(trt, name, attributes)
+    dtypes = _dtypes(dtype, shapes)
+    output_dtypes = plugin.get_output_data_types(
+        [getattr(trt.DataType, each) for each in dtypes], [len(shape) for shape in shapes]
+    )
     built = Built([output_dtype.name for output_dtype in output_dtypes])
     sizes = Sizes(trt)
-    inputs = [[sizes.size(size, constant=not dynamic) for size in shape] for shape in (first, second)]
+    inputs = [[sizes.size(size, constant=not dynamic) for size in shape] for shape in shapes]
     plugin.get_output_shapes(inputs, [], sizes)
     built.output_shape = tuple(map(_value, plugin.output_descs[0].shape_expr))
-    tensors = [_tensor(trt, dtype, shape, dynamic) for shape in (first, second, built.output_shape)]
-    built.formats = _formats(plugin.get_supported_format_combinations(tensors, 2))
-    plugin.configure_plugin(tensors[:2], tensors[2:])
+    every = zip((*dtypes, dtype), (*shapes, built.output_shape), strict=True)
+    tensors = [_tensor(trt, each, shape, dynamic) for each, shape in every]
+    count = len(shapes)
+    built.formats = _formats(plugin.get_supported_format_combinations(tensors, count), count + 1)
+    plugin.configure_plugin(tensors[:count], tensors[count:])
     assert plugin.get_valid_tactics() == []  # TensorRT then uses tactic 0
     plugin.set_tactic(0)
     _launch(plugin, sizes, inputs, tensors, built)
-    kernel, ptx = plugin.get_kernel([t.desc for t in tensors[:2]], [t.desc for t in tensors[2:]])
+    kernel, ptx = plugin.get_kernel([t.desc for t in tensors[:count]], [t.desc for t in tensors[count:]])
     built.kernel, built.ptx = kernel, ptx.decode()
     return built
 
 
-def _create(trt: Any, name: str, radius: int) -> Any:
+def _dtypes(dtype: str, shapes: Sequence[Shape]) -> list[str]:
+    return [dtype] * 2 + ["FLOAT"] * (len(shapes) - 2)
+
+
+def _create(trt: Any, name: str, attributes: dict[str, int]) -> Any:
     creator = trt.get_plugin_registry().get_creator(name, "1", "gocor")
-    fields = [trt.PluginField("radius", np.array([radius], np.int32), trt.PluginFieldType.INT32)]
+    fields = [
+        trt.PluginField(attribute, np.array([value], np.int32), trt.PluginFieldType.INT32)
+        for attribute, value in attributes.items()
+    ]
     request = trt.QuickPluginCreationRequest.STRICT_AOT  # what the parser asks for when a node says aot=1
     return creator.create_plugin(name, "gocor", fields, trt.TensorRTPhase.BUILD, request)
 
@@ -110,8 +121,8 @@ def _tensor(trt: Any, dtype: str, shape: Shape, dynamic: bool) -> Any:
     return tensor
 
 
-def _formats(combinations: list[Any]) -> list[list[str]]:
-    rows = [combinations[start : start + 3] for start in range(0, len(combinations), 3)]
+def _formats(combinations: list[Any], count: int) -> list[list[str]]:
+    rows = [combinations[start : start + count] for start in range(0, len(combinations), count)]
     return [[f"{tensor.type.name} {tensor.format.name}" for tensor in row] for row in rows]
 
 
@@ -124,7 +135,7 @@ def _launch(plugin: Any, sizes: "Sizes", inputs: list[Any], tensors: list[Any], 
         return returned[-1]
 
     plugin.aot_impl_function = remember
-    plugin.get_launch_params(inputs, tensors, 2, SimpleNamespace(), _Setter(), sizes)
+    plugin.get_launch_params(inputs, tensors, len(inputs), SimpleNamespace(), _Setter(), sizes)
     _, _, launch, arguments = returned[0]
     built.grid, built.block = (
         tuple(_value(getattr(launch, f"{what}_{axis}")) for axis in "xyz") for what in ("grid", "block")
@@ -185,15 +196,22 @@ def _value(expression: Any) -> int:
     return value
 
 
+MOST_INPUTS = 6  # as in native/quick_build.cpp
+
+
 class _Node(ctypes.Structure):
     """As in native/quick_build.cpp."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
-        ("radius", ctypes.c_int32),
+        ("attributes", ctypes.c_int32),
+        ("attribute_names", ctypes.c_char_p * 2),
+        ("attribute_values", ctypes.c_int32 * 2),
         ("half", ctypes.c_int32),
         ("dynamic", ctypes.c_int32),
-        ("inputs", ctypes.c_int64 * 8),
+        ("inputs", ctypes.c_int32),
+        ("ranks", ctypes.c_int32 * MOST_INPUTS),
+        ("shapes", ctypes.c_int64 * (4 * MOST_INPUTS)),
     )
 
 
@@ -204,8 +222,8 @@ class _Built(ctypes.Structure):
         ("output_dtype", ctypes.c_int32),
         ("output_shape", ctypes.c_int64 * 4),
         ("formats", ctypes.c_int32),
-        ("format_dtypes", ctypes.c_int32 * 24),
-        ("format_layouts", ctypes.c_int32 * 24),
+        ("format_dtypes", ctypes.c_int32 * (8 * (MOST_INPUTS + 1))),
+        ("format_layouts", ctypes.c_int32 * (8 * (MOST_INPUTS + 1))),
         ("launch", ctypes.c_int64 * 7),
         ("argument_count", ctypes.c_int32),
         ("arguments", ctypes.c_int64 * 8),
@@ -216,7 +234,7 @@ class _Built(ctypes.Structure):
 
 
 def build_from_cpp(
-    library: str, name: str, radius: int, dtype: str, first: Shape, second: Shape, dynamic: bool
+    library: str, name: str, attributes: dict[str, int], dtype: str, shapes: Sequence[Shape], dynamic: bool
 ) -> Built:
     """As ``build``, by ``native/quick_build.cpp``, which is the TensorRT of this process.
 
@@ -228,16 +246,16 @@ def build_from_cpp(
     register(1)
     quick_build = ctypes.CDLL(library).gocor_quick_build
     quick_build.restype = ctypes.c_char_p
-    sizes = (ctypes.c_int64 * 8)(*first, *second)
-    node, built = _Node(name.encode(), radius, dtype == "HALF", dynamic, sizes), _Built()
+    node, built = _node(name, attributes, dtype, shapes, dynamic), _Built()
     if failed := quick_build(ctypes.byref(node), ctypes.byref(built)):
         raise RuntimeError(failed.decode())
     pairs = zip(built.format_dtypes, built.format_layouts, strict=True)
     formats = [f"{trt.DataType(kind).name} {trt.TensorFormat(layout).name}" for kind, layout in pairs]
+    row = MOST_INPUTS + 1
     return Built(
         output_dtypes=[trt.DataType(built.output_dtype).name],
         output_shape=tuple(built.output_shape),
-        formats=[formats[3 * row : 3 * row + 3] for row in range(built.formats)],
+        formats=[formats[row * i : row * i + len(shapes) + 1] for i in range(built.formats)],
         kernel=built.kernel.decode(),
         ptx=ctypes.string_at(built.ptx, built.ptx_size).decode(),
         grid=tuple(built.launch[:3]),
@@ -245,3 +263,15 @@ def build_from_cpp(
         shared_bytes=built.launch[6],
         arguments=tuple(built.arguments[: built.argument_count]),
     )
+
+
+def _node(name: str, attributes: dict[str, int], dtype: str, shapes: Sequence[Shape], dynamic: bool) -> _Node:
+    node = _Node(name.encode(), attributes=len(attributes), half=dtype == "HALF", dynamic=dynamic)
+    for i, (attribute, value) in enumerate(attributes.items()):
+        node.attribute_names[i], node.attribute_values[i] = attribute.encode(), value
+    node.inputs = len(shapes)
+    for i, shape in enumerate(shapes):
+        node.ranks[i] = len(shape)
+        for k, size in enumerate(shape):
+            node.shapes[4 * i + k] = size
+    return node

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from golden import case_names, load_case, relative_l2
 from host_kernels import HARNESS, PLUGINS, HostKernels, Problem, compile_host
-from local_gocor_inputs import gocor_inputs, golden_parameters
+from kernel_inputs import gocor_inputs, golden_parameters
 from operator_cases import CASES, LARGE, OPERATOR, table
 from operator_models import random_inputs
 

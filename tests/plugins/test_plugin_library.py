@@ -21,15 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from golden import relative_l2
+from kernel_inputs import attributes_of, expected_output, kernel_inputs
 from operator_cases import OPERATOR, table
-from operator_models import first_shape, random_inputs
 
 from gocor.core.errors import ConfigError
 from gocor.core.files import sha256
 from gocor.core.version import __version__
 from gocor.plugins.plugin_library import REMEDY, PluginLibrary, describe
-from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import DOMAIN, MAX_KERNEL_RADIUS
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +39,7 @@ USUAL_PLACES = (
 )
 EXPORTED = {"getCreators", "setLoggerFinder", "gocor_plugins_version", "gocor_plugins_tensorrt_version"}
 WITHOUT = "build without the plugin, from the model's function body"
+KERNEL = pytest.mark.parametrize("operator", KERNELS)
 DTYPE = pytest.mark.parametrize("dtype", ["float32", "float16"])
 CASES = [
     ((1, 1, 1, 1), 1),
@@ -149,24 +149,35 @@ def test_creators_say_what_the_schema_says(harness: Harness) -> None:
                 for field in schema.plugin_fields
             ],
         }
-        for schema in CORRELATIONS.values()
+        for schema in KERNELS.values()
     ]
 
 
-@OPERATOR
+def values(operator: str, radius: int) -> str:
+    """Of the attributes, for the harness."""
+    return ",".join(map(str, attributes_of(operator, radius).values()))
+
+
+def description(attributes: dict[str, int]) -> str:
+    """What a plugin says of itself."""
+    return ", ".join([f"gocor {__version__}", *(f"{name} {value}" for name, value in attributes.items())])
+
+
+@KERNEL
 @pytest.mark.parametrize("radius", [1, 4, MAX_KERNEL_RADIUS])
 def test_a_plugin_lives_on_in_copies(harness: Harness, operator: str, radius: int) -> None:
-    plugins = harness("lives", operator, radius)["plugins"]
-    text = f"gocor {__version__}, radius {radius}"
-    fields = [{"name": "radius", "type": "int32", "value": radius}]
+    plugins = harness("lives", operator, values(operator, radius))["plugins"]
+    attributes = attributes_of(operator, radius)
+    text = description(attributes)
+    fields = [{"name": name, "type": "int32", "value": value} for name, value in attributes.items()]
     expected = {"version": "1", "description": text, "timing": text, "fields": fields}
     assert plugins == [expected] * 3  # built, cloned, deserialised and attached
 
 
-@OPERATOR
-def test_a_node_without_attributes_has_the_default_radius(harness: Harness, operator: str) -> None:
-    default = CORRELATIONS[operator].attribute("radius").default
-    assert harness("create", operator)["description"] == f"gocor {__version__}, radius {default}"
+@KERNEL
+def test_a_node_without_attributes_has_the_default_ones(harness: Harness, operator: str) -> None:
+    defaults = {field.name: int(field.default) for field in KERNELS[operator].plugin_fields}
+    assert harness("create", operator)["description"] == description(defaults)
 
 
 @OPERATOR
@@ -188,19 +199,57 @@ def test_attributes_that_make_no_plugin(harness: Harness, operator: str, attribu
     assert answer == {"status": 1, "log": [f"gocor: {operator} layer: {text}"], "description": None}
 
 
+@pytest.mark.parametrize(
+    ("attribute", "text"),
+    [
+        ("iterations=-1:int32", "has iterations -1, and takes 0 to 1000"),
+        ("iterations=1001:int32", "has iterations 1001, and takes 0 to 1000"),
+        ("iterations=3:int64", "takes one INT32 as its attribute iterations"),
+        ("stride=2:int32", 'has no attribute "stride", only radius and iterations'),
+    ],
+)
+def test_iterations_that_make_no_plugin(harness: Harness, attribute: str, text: str) -> None:
+    answer = harness("create", "LocalGOCor", attribute)
+    assert answer == {"status": 1, "log": [f"gocor: LocalGOCor layer: {text}"], "description": None}
+
+
 # ── building an engine
 
 
-@OPERATOR
+def dtypes_of(operator: str, dtype: str) -> list[str]:
+    """Of all inputs, when that of the features is ``dtype``."""
+    schema = KERNELS[operator]
+    return [dtype] * len(schema.inputs) + ["float32"] * len(schema.parameters)
+
+
+@KERNEL
 def test_formats(harness: Harness, operator: str) -> None:
-    expected = {" ".join([f"{dtype}/linear"] * 3) for dtype in CORRELATIONS[operator].tolerances}
-    assert set(harness("formats", operator)["formats"]) == expected
+    expected = {
+        " ".join(f"{each}/linear" for each in (*dtypes_of(operator, dtype), dtype))
+        for dtype in KERNELS[operator].tolerances
+    }
+    found = harness("formats", operator, len(dtypes_of(operator, "float32")))["formats"]
+    assert set(found) == expected
 
 
-@OPERATOR
+@KERNEL
 @DTYPE
-def test_the_output_has_the_dtype_of_the_inputs(harness: Harness, operator: str, dtype: str) -> None:
-    assert harness("types", operator, dtype, dtype) == {"status": 0, "log": [], "type": dtype}
+def test_the_output_has_the_dtype_of_the_features(harness: Harness, operator: str, dtype: str) -> None:
+    assert harness("types", operator, *dtypes_of(operator, dtype)) == {"status": 0, "log": [], "type": dtype}
+
+
+def test_parameters_are_float32(harness: Harness) -> None:
+    answer = harness("types", "LocalGOCor", *["float16"] * 6)
+    text = "gocor: LocalGOCor layer: takes float32 from its third input on, not float16"
+    assert (answer["status"], answer["log"]) == (1, [text])
+
+
+@KERNEL
+def test_another_number_of_inputs(harness: Harness, operator: str) -> None:
+    dtypes = dtypes_of(operator, "float32")
+    text = f"gocor: {operator} layer: has {len(dtypes)} inputs and one output"
+    answer = harness("types", operator, *dtypes, "float32")
+    assert (answer["status"], answer["log"]) == (1, [text])
 
 
 @OPERATOR
@@ -212,16 +261,13 @@ def test_dtypes_that_do_not_fit(harness: Harness, operator: str, dtypes: tuple[s
     assert (answer["status"], answer["log"]) == (1, [f"gocor: {operator} layer: {text}"])
 
 
-@OPERATOR
+@KERNEL
 @table(CASES)
 def test_output_shapes(harness: Harness, operator: str, shape: tuple[int, ...], radius: int) -> None:
-    first = first_shape(operator, shape, radius)
-    answer = harness("shapes", operator, radius, dims(first), dims(shape))
-    assert answer == {
-        "status": 0,
-        "log": [],
-        "shape": list(CORRELATIONS[operator].check(first, shape, radius=radius)),
-    }
+    shapes = [array.shape for array in kernel_inputs(operator, shape, radius)]
+    expected = KERNELS[operator].check(*shapes, **attributes_of(operator, radius))
+    answer = harness("shapes", operator, values(operator, radius), *map(dims, shapes))
+    assert answer == {"status": 0, "log": [], "shape": list(expected)}
 
 
 def dims(shape: tuple[int, ...]) -> str:
@@ -236,12 +282,14 @@ def dims(shape: tuple[int, ...]) -> str:
         ("LocalCorrelation", "N,32,8,W", "2,C,H,9", [2, 25, "H", 9]),
         ("LocalCorrelationTranspose", "N,25,H,W", "N,C,H,W", ["N", "C", "H", "W"]),
         ("LocalCorrelationTranspose", "N,D,8,W", "2,16,H,9", [2, 16, "H", 9]),
+        ("LocalGOCor", "N,32,8,W", "2,C,H,9 25 25 M 4", [2, 25, "H", 9]),
     ],
 )
 def test_output_shapes_that_are_not_known_yet(
     harness: Harness, operator: str, first: str, query: str, shape: list[int | str]
 ) -> None:
-    assert harness("shapes", operator, 2, first, query) == {"status": 0, "log": [], "shape": shape}
+    answer = harness("shapes", operator, 2, first, *query.split())
+    assert answer == {"status": 0, "log": [], "shape": shape}
 
 
 VOLUME = "(N, 25, H, W) and (N, C, H, W)"
@@ -250,6 +298,12 @@ WRONG_SHAPES = [
     ("LocalCorrelationTranspose", "1,81,8,9", "1,3,8,9", VOLUME),
     ("LocalCorrelationTranspose", "2,25,8,9", "1,3,8,9", VOLUME),
     ("LocalCorrelationTranspose", "1,25,8,9", "1,3,7,9", VOLUME),
+]
+GOCOR_SHAPES = "three of (25) and one of (4) after the first two"
+WRONG_GOCOR = [
+    ("1,3,8,9 1,3,8,8 25 25 25 4", "two equal shapes (N, C, H, W)"),
+    ("1,3,8,9 1,3,8,9 25 25 81 4", GOCOR_SHAPES),
+    ("1,3,8,9 1,3,8,9 25 25 25 3", GOCOR_SHAPES),
 ]
 WRONG_RANKS = [
     ("LocalCorrelation", "1,3,8", "1,3,8,8", 3),
@@ -270,12 +324,26 @@ def test_ranks_that_do_not_fit(harness: Harness, operator: str, first: str, quer
     check_refused(harness, operator, first, query, f"takes tensors of 4 dimensions, not {rank}")
 
 
-def check_refused(harness: Harness, operator: str, first: str, query: str, text: str) -> None:
+@pytest.mark.parametrize(("shapes", "expected"), WRONG_GOCOR)
+def test_shapes_of_local_gocor_that_do_not_fit(harness: Harness, shapes: str, expected: str) -> None:
+    *others, last = (f"({text.replace(',', ', ')})" for text in shapes.split())
+    text = f"has inputs of shapes {', '.join(others)} and {last}; expected {expected}"
+    check_refused(harness, "LocalGOCor", *shapes.split(), text)
+
+
+def test_a_map_of_local_gocor_that_is_no_vector(harness: Harness) -> None:
+    shapes = ("1,3,8,9", "1,3,8,9", "5,5", "25", "25", "4")
+    text = "takes vectors from its third input on, not tensors of 2 dimensions"
+    check_refused(harness, "LocalGOCor", *shapes, text)
+
+
+def check_refused(harness: Harness, operator: str, *shapes_and_text: str) -> None:
     """The same refusal at every stage."""
+    *shapes, text = shapes_and_text
     refused = {"status": 1, "log": [f"gocor: {operator} layer: {text}"]}
-    assert harness("shapes", operator, 2, first, query) == refused | {"shape": []}
-    assert harness("configure", operator, 2, "float32", first, query) == refused
-    assert harness("resize", operator, 2, "float32", first, query) == refused
+    assert harness("shapes", operator, 2, *shapes) == refused | {"shape": []}
+    assert harness("configure", operator, 2, "float32", *shapes) == refused
+    assert harness("resize", operator, 2, "float32", *shapes) == refused
 
 
 def test_a_shape_of_which_little_is_known(harness: Harness) -> None:
@@ -286,11 +354,13 @@ def test_a_shape_of_which_little_is_known(harness: Harness) -> None:
     ]
 
 
-@OPERATOR
+@KERNEL
 @DTYPE
 def test_sizes_may_be_open_while_an_engine_is_built(harness: Harness, operator: str, dtype: str) -> None:
     first = "-1,25,-1,9" if operator == "LocalCorrelationTranspose" else "-1,16,-1,9"
-    assert harness("configure", operator, 2, dtype, first, "2,16,-1,-1") == {"status": 0, "log": []}
+    others = ("25", "25", "25", "4") if operator == "LocalGOCor" else ()
+    answer = harness("configure", operator, 2, dtype, first, "2,16,-1,-1", *others)
+    assert answer == {"status": 0, "log": []}
 
 
 def test_sizes_must_be_known_when_it_runs(harness: Harness) -> None:
@@ -317,28 +387,28 @@ class Call:
         operator: its name.
         shape: of the query.
         radius: of the search.
-        dtype: of all tensors.
+        dtype: of the features and the output.
     """
 
     def __init__(self, folder: Path, operator: str, shape: tuple[int, ...], radius: int, dtype: str) -> None:
-        self._inputs = random_inputs(operator, shape, radius, dtype)
+        self._inputs = kernel_inputs(operator, shape, radius, dtype)
         self._operator, self._radius, self._dtype = operator, radius, dtype
-        self._files = [folder / name for name in ("first", "query", "output")]
-        for array, file in zip(self._inputs, self._files, strict=False):
+        files = [folder / f"input{number}" for number in range(len(self._inputs))]
+        self._output = folder / "output"
+        for array, file in zip(self._inputs, files, strict=True):
             array.tofile(file)
         shapes = (dims(array.shape) for array in self._inputs)
-        self.arguments = ("enqueue", operator, radius, dtype, *shapes, *self._files)
+        self.arguments = ("enqueue", operator, values(operator, radius), dtype, *shapes, *files, self._output)
 
     def check_output(self) -> None:
         """Compares what the plugin wrote with the reference."""
-        first, query = self._inputs
-        expected = REFERENCES[self._operator](first, query, self._radius)
-        output = np.fromfile(self._files[2], self._dtype).reshape(expected.shape)
-        error = relative_l2(output.astype(np.float64), expected.astype(np.float64))
-        assert error <= CORRELATIONS[self._operator].tolerances[self._dtype]
+        expected = expected_output(self._operator, self._inputs, self._radius)
+        output = np.fromfile(self._output, self._dtype).reshape(expected.shape)
+        error = relative_l2(output.astype(np.float64), expected)
+        assert error <= KERNELS[self._operator].tolerances[self._dtype]
 
 
-@OPERATOR
+@KERNEL
 @DTYPE
 @table(CASES)
 def test_enqueue(
@@ -350,7 +420,7 @@ def test_enqueue(
 
 
 @pytest.mark.parametrize("radius", range(1, MAX_KERNEL_RADIUS + 1))
-@OPERATOR
+@KERNEL
 @DTYPE
 def test_every_kernel_is_in_the_library(
     harness: Harness, tmp_path: Path, operator: str, radius: int, dtype: str
@@ -366,7 +436,7 @@ def test_nothing_to_do_is_no_failure(harness: Harness, tmp_path: Path, shape: tu
     assert harness(*call.arguments) == {"status": 0, "log": []}
 
 
-KERNEL = "gocor_local_correlation_f16_r4"
+LOADED = "gocor_local_correlation_f16_r4"
 
 
 @pytest.mark.parametrize(
@@ -374,9 +444,9 @@ KERNEL = "gocor_local_correlation_f16_r4"
     [
         ("old_driver", "", "is too old (it has no cuLibraryLoadData); 550 or later is needed"),
         ("cpu_driver", "cuInit", "cannot be used: no CUDA-capable device is detected"),
-        ("cpu_driver", "cuLibraryLoadData", f"refuses kernel {KERNEL}, which needs driver 550 or later and a "
+        ("cpu_driver", "cuLibraryLoadData", f"refuses kernel {LOADED}, which needs driver 550 or later and a "
          "GPU from Ampere on: the provided PTX was compiled with an unsupported toolchain."),
-        ("cpu_driver", "cuLaunchKernel", f"cannot launch kernel {KERNEL}: error 400"),
+        ("cpu_driver", "cuLaunchKernel", f"cannot launch kernel {LOADED}: error 400"),
     ],
 )  # fmt: skip
 def test_a_driver_that_fails(harness: Harness, tmp_path: Path, driver: str, fails: str, text: str) -> None:
@@ -400,7 +470,7 @@ def has_gpu() -> bool:
         return False
 
 
-@OPERATOR
+@KERNEL
 @DTYPE
 @table(CASES)
 def test_the_library_as_it_is_shipped(
@@ -478,11 +548,11 @@ def test_nvidias_registry_loads_it(library: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason='needs: pip install "gocor-deploy[rtx]"')
     # What a library built for TensorRT 10 logs in TensorRT 11, which that of RTX is, ends up elsewhere.
     can_log = describe(library).tensorrt_version.startswith("11.")
-    arguments = (str(library), list(CORRELATIONS), (4, 9) if can_log else (4,))
+    arguments = (str(library), list(KERNELS), (4, 9) if can_log else (4,))
     result = _run([sys.executable, "-c", LOAD, *map(json.dumps, arguments)])
     assert result.returncode == 0, result.stdout + result.stderr
     expected = []
-    for name in CORRELATIONS:
+    for name in KERNELS:
         error = f"error: gocor: {name} conv1: has radius 9, and CUDA kernels go from 1 to 8; {WITHOUT}"
         expected += [f"{name} 1 gocor radius", "True", *([error, "False"] if can_log else [])]
     assert result.stdout.splitlines() == expected

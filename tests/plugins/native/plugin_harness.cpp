@@ -2,14 +2,16 @@
 //
 //   plugin_harness LIBRARY creators
 //   plugin_harness LIBRARY create    OPERATOR [NAME=VALUE:TYPE]…       e.g. radius=4:int32
-//   plugin_harness LIBRARY lives     OPERATOR RADIUS                    clones, serialisation, capabilities
-//   plugin_harness LIBRARY formats   OPERATOR                           all that it takes
-//   plugin_harness LIBRARY types     OPERATOR TYPE TYPE
-//   plugin_harness LIBRARY shapes    OPERATOR RADIUS DIMS DIMS          dims as N,C,8,9: names and numbers
-//   plugin_harness LIBRARY configure OPERATOR RADIUS TYPE DIMS DIMS     -1 for sizes that are not known yet
-//   plugin_harness LIBRARY resize    OPERATOR RADIUS TYPE DIMS DIMS
-//   plugin_harness LIBRARY enqueue   OPERATOR RADIUS TYPE DIMS DIMS FIRST QUERY OUTPUT    three files
+//   plugin_harness LIBRARY lives     OPERATOR VALUES                    clones, serialisation, capabilities
+//   plugin_harness LIBRARY formats   OPERATOR INPUTS                    all that it takes; number of its inputs
+//   plugin_harness LIBRARY types     OPERATOR TYPE…
+//   plugin_harness LIBRARY shapes    OPERATOR VALUES DIMS…              dims as N,C,8,9: names and numbers
+//   plugin_harness LIBRARY configure OPERATOR VALUES TYPE DIMS…         -1 for sizes that are not known yet
+//   plugin_harness LIBRARY resize    OPERATOR VALUES TYPE DIMS…
+//   plugin_harness LIBRARY enqueue   OPERATOR VALUES TYPE DIMS… FILE… OUTPUT    a file for each input
 //   plugin_harness LIBRARY parallel  …                                  the same, in several threads at once
+//
+// VALUES are those of the attributes, such as 4 or 4,3; TYPE is that of the first two inputs and the output.
 
 #include <NvInferRuntime.h>
 #include <cuda.h>
@@ -219,11 +221,16 @@ public:
         stop("no creator of " + name);
     }
 
-    PluginPointer plugin(const std::string& name, const std::string& radius) const {
-        const std::int32_t number = std::stoi(radius);
-        const nvinfer1::PluginField field("radius", &number, PluginFieldType::kINT32, 1);
-        const nvinfer1::PluginFieldCollection fields{1, &field};
-        PluginPointer made(creator(name).createPlugin("layer", &fields, nvinfer1::TensorRTPhase::kBUILD));
+    // `text` has values of the first attributes; the others have their standard ones.
+    PluginPointer plugin(const std::string& name, const std::string& text) const {
+        std::vector<std::int32_t> values;
+        for (const std::string& word : split(text, ',')) values.push_back(std::stoi(word));
+        const nvinfer1::PluginFieldCollection& known = *creator(name).getFieldNames();
+        require(static_cast<int>(values.size()) <= known.nbFields, "more values than attributes");
+        std::vector<nvinfer1::PluginField> fields(known.fields, known.fields + values.size());
+        for (std::size_t i = 0; i < fields.size(); ++i) fields[i].data = &values[i];
+        const nvinfer1::PluginFieldCollection collection{static_cast<std::int32_t>(fields.size()), fields.data()};
+        PluginPointer made(creator(name).createPlugin("layer", &collection, nvinfer1::TensorRTPhase::kBUILD));
         require(made != nullptr, "createPlugin failed: " + list(log.messages));
         return made;
     }
@@ -303,15 +310,17 @@ void create(Library& library, const Arguments& arguments) {
 PluginPointer revive(const Library& library, PluginPointer original) {
     const std::string name = core(*original).getPluginName();
     const nvinfer1::PluginFieldCollection* fields = runtime(*original).getFieldsToSerialize();
-    require(fields != nullptr && fields->nbFields == 1, "nothing to serialise");
-    nvinfer1::PluginField field = fields->fields[0];
-    const std::string field_name = field.name;
-    std::int32_t value = 0;
-    std::memcpy(&value, field.data, sizeof value);
+    require(fields != nullptr && fields->nbFields > 0, "nothing to serialise");
+    std::deque<std::string> names;
+    std::deque<std::int32_t> values;
+    std::vector<nvinfer1::PluginField> copies;
+    for (std::int32_t i = 0; i < fields->nbFields; ++i) {
+        const nvinfer1::PluginField& field = fields->fields[i];
+        std::memcpy(&values.emplace_back(), field.data, sizeof values[0]);
+        copies.emplace_back(names.emplace_back(field.name).c_str(), &values.back(), field.type, field.length);
+    }
     original.reset();  // nothing of it may be needed any longer
-    field.name = field_name.c_str();
-    field.data = &value;
-    const nvinfer1::PluginFieldCollection stored{1, &field};
+    const nvinfer1::PluginFieldCollection stored{static_cast<std::int32_t>(copies.size()), copies.data()};
     const PluginPointer engine(library.creator(name).createPlugin("layer", &stored, nvinfer1::TensorRTPhase::kRUNTIME));
     require(engine != nullptr, "createPlugin failed: " + list(library.log.messages));
     return PluginPointer(runtime(*engine).attachToContext(nullptr));
@@ -340,9 +349,9 @@ void lives(Library& library, const Arguments& arguments) {
 }
 
 // The combinations that a builder would find: it asks tensor by tensor, those before being settled.
-void find_formats(nvinfer1::IPluginV3OneBuild& plugin, std::vector<nvinfer1::DynamicPluginTensorDesc>& tensors,
-                  std::vector<std::string>& found) {
-    if (tensors.size() == 3) {
+void find_formats(nvinfer1::IPluginV3OneBuild& plugin, std::size_t inputs,
+                  std::vector<nvinfer1::DynamicPluginTensorDesc>& tensors, std::vector<std::string>& found) {
+    if (tensors.size() == inputs + 1) {
         std::string words;
         for (const auto& one : tensors) {
             words += word_of(TYPES, one.desc.type) + "/" + word_of(FORMATS, one.desc.format) + " ";
@@ -356,7 +365,9 @@ void find_formats(nvinfer1::IPluginV3OneBuild& plugin, std::vector<nvinfer1::Dyn
             candidate.desc = {nvinfer1::Dims{}, type.second, format.second, -1.0F};
             tensors.push_back(candidate);
             const auto position = static_cast<std::int32_t>(tensors.size()) - 1;
-            if (plugin.supportsFormatCombination(position, tensors.data(), 2, 1)) find_formats(plugin, tensors, found);
+            if (plugin.supportsFormatCombination(position, tensors.data(), static_cast<std::int32_t>(inputs), 1)) {
+                find_formats(plugin, inputs, tensors, found);
+            }
             tensors.pop_back();
         }
     }
@@ -364,31 +375,36 @@ void find_formats(nvinfer1::IPluginV3OneBuild& plugin, std::vector<nvinfer1::Dyn
 
 void formats(Library& library, const Arguments& arguments) {
     const PluginPointer plugin = library.plugin(arguments[0], "4");
+    const auto inputs = static_cast<std::size_t>(std::stoi(arguments.at(1)));
     std::vector<nvinfer1::DynamicPluginTensorDesc> tensors;
-    tensors.reserve(3);
+    tensors.reserve(inputs + 1);
     std::vector<std::string> found;
-    find_formats(build(*plugin), tensors, found);
+    find_formats(build(*plugin), inputs, tensors, found);
     library.print(0, {{"formats", list(found)}});
 }
 
 void types(Library& library, const Arguments& arguments) {
     const PluginPointer plugin = library.plugin(arguments[0], "4");
-    const DataType inputs[] = {value_of(TYPES, arguments.at(1)), value_of(TYPES, arguments.at(2))};
+    std::vector<DataType> inputs;
+    for (std::size_t i = 1; i < arguments.size(); ++i) inputs.push_back(value_of(TYPES, arguments[i]));
     DataType output = DataType::kINT8;
-    const auto status = build(*plugin).getOutputDataTypes(&output, 1, inputs, 2);
+    const auto count = static_cast<std::int32_t>(inputs.size());
+    const auto status = build(*plugin).getOutputDataTypes(&output, 1, inputs.data(), count);
     library.print(status, {{"type", quote(word_of(TYPES, output))}});
 }
 
 void shapes(Library& library, const Arguments& arguments) {
     const PluginPointer plugin = library.plugin(arguments[0], arguments.at(1));
     Dimensions dimensions;
-    nvinfer1::DimsExprs inputs[2]{}, output{};
-    for (std::size_t i = 0; i < 2; ++i) {
-        for (const std::string& word : split(arguments.at(i + 2), ',')) {
+    std::vector<nvinfer1::DimsExprs> inputs(arguments.size() - 2);
+    nvinfer1::DimsExprs output{};
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        for (const std::string& word : split(arguments[i + 2], ',')) {
             inputs[i].d[inputs[i].nbDims++] = dimensions.parse(word);
         }
     }
-    const auto status = build(*plugin).getOutputShapes(inputs, 2, nullptr, 0, &output, 1, dimensions);
+    const auto count = static_cast<std::int32_t>(inputs.size());
+    const auto status = build(*plugin).getOutputShapes(inputs.data(), count, nullptr, 0, &output, 1, dimensions);
     std::vector<std::string> words;
     for (int i = 0; i < output.nbDims; ++i) words.push_back(static_cast<const Dimension*>(output.d[i])->text);
     library.print(status, {{"shape", list(words)}});
@@ -396,37 +412,43 @@ void shapes(Library& library, const Arguments& arguments) {
 
 nvinfer1::Dims output_dims(const std::string& name, std::int64_t radius, const nvinfer1::Dims& query) {
     nvinfer1::Dims dims = query;
-    if (name == "LocalCorrelation") dims.d[1] = (2 * radius + 1) * (2 * radius + 1);
+    if (name != "LocalCorrelationTranspose") dims.d[1] = (2 * radius + 1) * (2 * radius + 1);
     return dims;
 }
 
 struct Call {
     std::vector<nvinfer1::PluginTensorDesc> inputs;
     nvinfer1::PluginTensorDesc output;
+
+    std::int32_t count() const { return static_cast<std::int32_t>(inputs.size()); }
 };
 
-Call call_of(const Arguments& arguments) {
+Call call_of(const Arguments& arguments, std::size_t inputs) {
     const std::string& type = arguments.at(2);
-    const nvinfer1::Dims query = dims_of(arguments.at(4));
-    return {{tensor(type, dims_of(arguments.at(3))), tensor(type, query)},
-            tensor(type, output_dims(arguments[0], std::stoi(arguments[1]), query))};
+    Call call;
+    for (std::size_t i = 0; i < inputs; ++i) {
+        call.inputs.push_back(tensor(i < 2 ? type : "float32", dims_of(arguments.at(3 + i))));
+    }
+    call.output = tensor(type, output_dims(arguments[0], std::stoi(arguments[1]), call.inputs.at(1).dims));
+    return call;
 }
 
 void configure(Library& library, const Arguments& arguments) {
     const PluginPointer plugin = library.plugin(arguments[0], arguments.at(1));
-    const Call call = call_of(arguments);
-    nvinfer1::DynamicPluginTensorDesc inputs[2]{}, output{};
-    for (int i = 0; i < 2; ++i) inputs[i].desc = call.inputs[static_cast<std::size_t>(i)];
+    const Call call = call_of(arguments, arguments.size() - 3);
+    std::vector<nvinfer1::DynamicPluginTensorDesc> inputs(call.inputs.size());
+    nvinfer1::DynamicPluginTensorDesc output{};
+    for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i].desc = call.inputs[i];
     output.desc = call.output;
     auto& capability = build(*plugin);
-    require(capability.getWorkspaceSize(inputs, 2, &output, 1) == 0, "a workspace");
-    library.print(capability.configurePlugin(inputs, 2, &output, 1));
+    require(capability.getWorkspaceSize(inputs.data(), call.count(), &output, 1) == 0, "a workspace");
+    library.print(capability.configurePlugin(inputs.data(), call.count(), &output, 1));
 }
 
 void resize(Library& library, const Arguments& arguments) {
     const PluginPointer plugin = revive(library, library.plugin(arguments[0], arguments.at(1)));
-    const Call call = call_of(arguments);
-    library.print(runtime(*plugin).onShapeChange(call.inputs.data(), 2, &call.output, 1));
+    const Call call = call_of(arguments, arguments.size() - 3);
+    library.print(runtime(*plugin).onShapeChange(call.inputs.data(), call.count(), &call.output, 1));
 }
 
 // ── enqueue
@@ -495,25 +517,35 @@ std::vector<char> read(const std::string& path) {
 }
 
 struct Data {
-    std::vector<char> first, query, output;
+    std::vector<std::vector<char>> inputs;
+    std::vector<char> output;
 };
 
+// Of a call of `enqueue`: operator, values, type, shapes, files and the output's file.
+std::size_t inputs_of(const Arguments& arguments) { return (arguments.size() - 4) / 2; }
+
+std::size_t bytes_of(const nvinfer1::PluginTensorDesc& tensor) {
+    return volume(tensor.dims) * (tensor.type == DataType::kHALF ? 2 : 4);
+}
+
 Data read_data(const Call& call, const Arguments& arguments) {
-    const std::size_t item = call.output.type == DataType::kHALF ? 2 : 4;
-    Data data{read(arguments.at(5)), read(arguments.at(6)), {}};
-    require(data.first.size() == volume(call.inputs[0].dims) * item, "a file of another size");
-    require(data.query.size() == volume(call.inputs[1].dims) * item, "a file of another size");
-    data.output.assign(volume(call.output.dims) * item, '\xff');  // NaN
+    Data data;
+    for (std::size_t i = 0; i < call.inputs.size(); ++i) {
+        data.inputs.push_back(read(arguments.at(3 + call.inputs.size() + i)));
+        require(data.inputs.back().size() == bytes_of(call.inputs[i]), "a file of another size");
+    }
+    data.output.assign(bytes_of(call.output), '\xff');  // NaN
     return data;
 }
 
 std::int32_t run(nvinfer1::IPluginV3& plugin, const Call& call, Data& data) {
     Gpu gpu;
-    const void* inputs[] = {gpu.upload(data.first), gpu.upload(data.query)};
+    std::vector<const void*> inputs;
+    for (const auto& input : data.inputs) inputs.push_back(gpu.upload(input));
     void* outputs[] = {gpu.upload(data.output)};
     auto& capability = runtime(plugin);
-    require(capability.onShapeChange(call.inputs.data(), 2, &call.output, 1) == 0, "onShapeChange failed");
-    const auto status = capability.enqueue(call.inputs.data(), &call.output, inputs, outputs, nullptr,
+    require(capability.onShapeChange(call.inputs.data(), call.count(), &call.output, 1) == 0, "onShapeChange failed");
+    const auto status = capability.enqueue(call.inputs.data(), &call.output, inputs.data(), outputs, nullptr,
                                            reinterpret_cast<cudaStream_t>(gpu.stream));
     gpu.download(data.output, outputs[0]);
     return status;
@@ -525,15 +557,15 @@ void write(const std::string& path, const std::vector<char>& content) {
 
 void enqueue(Library& library, const Arguments& arguments) {
     const PluginPointer plugin = revive(library, library.plugin(arguments[0], arguments.at(1)));
-    const Call call = call_of(arguments);
+    const Call call = call_of(arguments, inputs_of(arguments));
     Data data = read_data(call, arguments);
     const auto status = run(*plugin, call, data);
-    write(arguments.at(7), data.output);
+    write(arguments.back(), data.output);
     library.print(status);
 }
 
 void parallel(Library& library, const Arguments& arguments) {
-    const Call call = call_of(arguments);
+    const Call call = call_of(arguments, inputs_of(arguments));
     std::vector<Data> data(3, read_data(call, arguments));
     const PluginPointer plugin = library.plugin(arguments[0], arguments.at(1));
     std::atomic<std::int32_t> status{0};
@@ -546,7 +578,7 @@ void parallel(Library& library, const Arguments& arguments) {
     }
     for (std::thread& thread : threads) thread.join();
     for (const Data& own : data) require(own.output == data[0].output, "threads have different results");
-    write(arguments.at(7), data[0].output);
+    write(arguments.back(), data[0].output);
     library.print(status);
 }
 

@@ -147,20 +147,26 @@ Registry& registry() {
     return *one;
 }
 
-constexpr int kTENSORS = 3, kINPUTS = 2, kRANK = 4, kMOST_FORMATS = 8;
+constexpr int kMOST_INPUTS = 6, kMOST_TENSORS = kMOST_INPUTS + 1, kRANK = 4, kMOST_FORMATS = 8;
 
 // As in tests/tensorrt_layer.py.
 struct Node {
     char const* name;
-    int32_t radius, half, dynamic;
-    int64_t inputs[kINPUTS][kRANK];
+    int32_t attributes;
+    char const* attribute_names[2];
+    int32_t attribute_values[2], half, dynamic, inputs, ranks[kMOST_INPUTS];
+    int64_t shapes[kMOST_INPUTS][kRANK];
+
+    DataType dtype(int tensor) const {
+        return half && (tensor < 2 || tensor == inputs) ? DataType::kHALF : DataType::kFLOAT;
+    }
 };
 
 struct Built {
     int32_t output_dtype;
     int64_t output_shape[kRANK];
     int32_t formats;  // combinations
-    int32_t format_dtypes[kMOST_FORMATS][kTENSORS], format_layouts[kMOST_FORMATS][kTENSORS];
+    int32_t format_dtypes[kMOST_FORMATS][kMOST_TENSORS], format_layouts[kMOST_FORMATS][kMOST_TENSORS];
     int64_t launch[7];  // grid x y z, block x y z, bytes of shared memory
     int32_t argument_count;
     int64_t arguments[8];
@@ -169,12 +175,12 @@ struct Built {
     int32_t ptx_size;
 };
 
-DynamicPluginTensorDesc describe(Node const& node, int64_t const* shape) {
+DynamicPluginTensorDesc describe(Node const& node, int index, int rank, int64_t const* shape) {
     DynamicPluginTensorDesc tensor{};
-    tensor.desc.type = node.half ? DataType::kHALF : DataType::kFLOAT;
+    tensor.desc.type = node.dtype(index);
     tensor.desc.format = TensorFormat::kLINEAR;
-    tensor.desc.dims.nbDims = tensor.min.nbDims = tensor.opt.nbDims = tensor.max.nbDims = kRANK;
-    for (int i = 0; i < kRANK; ++i) {
+    tensor.desc.dims.nbDims = tensor.min.nbDims = tensor.opt.nbDims = tensor.max.nbDims = rank;
+    for (int i = 0; i < rank; ++i) {
         tensor.desc.dims.d[i] = node.dynamic ? -1 : shape[i];
         tensor.min.d[i] = tensor.opt.d[i] = tensor.max.d[i] = shape[i];
     }
@@ -187,45 +193,52 @@ int64_t value_of(ISymExpr* expression) {
     return is_int32 ? size_of(*static_cast<IDimensionExpr*>(expression->getExpr())).value : -1;
 }
 
-// What the parser does: the attribute as one int32, and ahead-of-time form, since the node says aot=1.
+// What the parser does: attributes as one int32 each, and ahead-of-time form, since the node says aot=1.
 IPluginV3QuickAOTBuild* create(Node const& node) {
     auto* creator = static_cast<IPluginCreatorV3Quick*>(registry().getCreator(node.name, "1", "gocor"));
     if (!creator) return nullptr;
-    PluginField const field{"radius", &node.radius, PluginFieldType::kINT32, 1};
-    PluginFieldCollection const fields{1, &field};
+    std::vector<PluginField> attributes;
+    for (int i = 0; i < node.attributes; ++i) {
+        attributes.emplace_back(node.attribute_names[i], &node.attribute_values[i], PluginFieldType::kINT32, 1);
+    }
+    PluginFieldCollection const fields{node.attributes, attributes.data()};
     IPluginV3* plugin = creator->createPlugin(node.name, "gocor", &fields, TensorRTPhase::kBUILD,
                                               QuickPluginCreationRequest::kSTRICT_AOT);
     if (!plugin) return nullptr;
     return static_cast<IPluginV3QuickAOTBuild*>(plugin->getCapabilityInterface(PluginCapabilityType::kBUILD));
 }
 
-bool choose_format(IPluginV3QuickAOTBuild& plugin, DynamicPluginTensorDesc const* tensors, Built& built) {
-    built.formats = plugin.getNbSupportedFormatCombinations(tensors, kINPUTS, kTENSORS - kINPUTS);
+bool choose_format(IPluginV3QuickAOTBuild& plugin, std::vector<DynamicPluginTensorDesc> const& tensors,
+                   Built& built) {
+    int const count = static_cast<int>(tensors.size()), inputs = count - 1;
+    built.formats = plugin.getNbSupportedFormatCombinations(tensors.data(), inputs, 1);
     if (built.formats < 1 || built.formats > kMOST_FORMATS) return false;
-    std::vector<PluginTensorDesc> formats(built.formats * kTENSORS);
-    if (plugin.getSupportedFormatCombinations(tensors, kINPUTS, 1, formats.data(), built.formats)) return false;
-    for (int i = 0; i < built.formats * kTENSORS; ++i) {
-        built.format_dtypes[i / kTENSORS][i % kTENSORS] = static_cast<int32_t>(formats[i].type);
-        built.format_layouts[i / kTENSORS][i % kTENSORS] = static_cast<int32_t>(formats[i].format);
+    std::vector<PluginTensorDesc> formats(built.formats * count);
+    if (plugin.getSupportedFormatCombinations(tensors.data(), inputs, 1, formats.data(), built.formats)) return false;
+    for (int i = 0; i < built.formats * count; ++i) {
+        built.format_dtypes[i / count][i % count] = static_cast<int32_t>(formats[i].type);
+        built.format_layouts[i / count][i % count] = static_cast<int32_t>(formats[i].format);
     }
-    return plugin.configurePlugin(tensors, kINPUTS, tensors + kINPUTS, 1) == 0 && plugin.getNbTactics() == 0 &&
+    return plugin.configurePlugin(tensors.data(), inputs, &tensors[inputs], 1) == 0 && plugin.getNbTactics() == 0 &&
            plugin.setTactic(0) == 0;
 }
 
-bool take_kernel(IPluginV3QuickAOTBuild& plugin, DimsExprs const* inputs, DynamicPluginTensorDesc const* tensors,
-                 Sizes& sizes, Built& built) {
+bool take_kernel(IPluginV3QuickAOTBuild& plugin, std::vector<DimsExprs> const& inputs,
+                 std::vector<DynamicPluginTensorDesc> const& tensors, Sizes& sizes, Built& built) {
+    int const count = static_cast<int>(inputs.size());
     Parameters parameters;
     Arguments arguments;
-    if (plugin.getLaunchParams(inputs, tensors, kINPUTS, 1, &parameters, &arguments, sizes)) return false;
+    if (plugin.getLaunchParams(inputs.data(), tensors.data(), count, 1, &parameters, &arguments, sizes)) return false;
     for (int i = 0; i < 7; ++i) built.launch[i] = value_of(parameters.expressions[i]);
     built.argument_count = arguments.getNbSymExprs();
     for (int i = 0; i < built.argument_count && i < 8; ++i) {
         built.arguments[i] = value_of(arguments.expressions[i]);
     }
-    PluginTensorDesc const in[] = {tensors[0].desc, tensors[1].desc};
+    std::vector<PluginTensorDesc> in;
+    for (int i = 0; i < count; ++i) in.push_back(tensors[i].desc);
     char const* kernel = nullptr;
     char* ptx = nullptr;
-    if (plugin.getKernel(in, kINPUTS, &tensors[2].desc, 1, &kernel, &ptx, &built.ptx_size)) return false;
+    if (plugin.getKernel(in.data(), count, &tensors[count].desc, 1, &kernel, &ptx, &built.ptx_size)) return false;
     std::strncpy(built.kernel, kernel, sizeof(built.kernel) - 1);
     built.ptx = ptx;  // lives as long as the plugin, which nobody deletes
     return true;
@@ -237,29 +250,32 @@ bool take_kernel(IPluginV3QuickAOTBuild& plugin, DimsExprs const* inputs, Dynami
 extern "C" char const* gocor_quick_build(Node const* node, Built* built) {
     IPluginV3QuickAOTBuild* plugin = create(*node);
     if (!plugin) return "createPlugin";
-    DataType const dtype = node->half ? DataType::kHALF : DataType::kFLOAT;
-    DataType const inputs[] = {dtype, dtype};
-    int32_t const ranks[] = {kRANK, kRANK};
+    int const count = node->inputs;
+    std::vector<DataType> dtypes;
+    for (int i = 0; i < count; ++i) dtypes.push_back(node->dtype(i));
     DataType output{};
-    if (plugin->getNbOutputs() != 1 || plugin->getOutputDataTypes(&output, 1, inputs, ranks, kINPUTS)) {
+    if (plugin->getNbOutputs() != 1 ||
+        plugin->getOutputDataTypes(&output, 1, dtypes.data(), node->ranks, count)) {
         return "getOutputDataTypes";
     }
     built->output_dtype = static_cast<int32_t>(output);
 
     static std::vector<std::unique_ptr<Sizes>> builders;  // the plugins keep expressions
     Sizes& sizes = *builders.emplace_back(std::make_unique<Sizes>());
-    DimsExprs shapes[kINPUTS]{}, output_shape{};
-    for (int i = 0; i < kINPUTS * kRANK; ++i) {
-        shapes[i / kRANK].nbDims = kRANK;
-        shapes[i / kRANK].d[i % kRANK] = sizes.make(node->inputs[i / kRANK][i % kRANK], !node->dynamic);
+    std::vector<DimsExprs> shapes(count);
+    DimsExprs output_shape{};
+    for (int i = 0; i < count; ++i) {
+        shapes[i].nbDims = node->ranks[i];
+        for (int k = 0; k < node->ranks[i]; ++k) shapes[i].d[k] = sizes.make(node->shapes[i][k], !node->dynamic);
     }
-    if (plugin->getOutputShapes(shapes, kINPUTS, nullptr, 0, &output_shape, 1, sizes)) return "getOutputShapes";
+    if (plugin->getOutputShapes(shapes.data(), count, nullptr, 0, &output_shape, 1, sizes)) return "getOutputShapes";
     for (int i = 0; i < output_shape.nbDims && i < kRANK; ++i) {
         built->output_shape[i] = size_of(*output_shape.d[i]).value;
     }
 
-    DynamicPluginTensorDesc const tensors[] = {describe(*node, node->inputs[0]), describe(*node, node->inputs[1]),
-                                               describe(*node, built->output_shape)};
+    std::vector<DynamicPluginTensorDesc> tensors;
+    for (int i = 0; i < count; ++i) tensors.push_back(describe(*node, i, node->ranks[i], node->shapes[i]));
+    tensors.push_back(describe(*node, count, kRANK, built->output_shape));
     if (!choose_format(*plugin, tensors, *built)) return "getSupportedFormatCombinations";
     return take_kernel(*plugin, shapes, tensors, sizes, *built) ? nullptr : "getLaunchParams";
 }

@@ -1,7 +1,30 @@
-"""Inputs of ``LocalGOCor``: random ones, and those of the golden cases."""
+"""Inputs of every operator that has a kernel; of ``LocalGOCor`` also those of the golden cases."""
 
 import numpy as np
 from golden import golden_state_dict, state_dict_shapes
+from operator_models import random_inputs
+
+from gocor.plugins.references import REFERENCES
+
+
+def attributes_of(operator: str, radius: int) -> dict[str, int]:
+    """All that a caller chooses, of the operator called so."""
+    return {"radius": radius} | ({"iterations": 2} if operator == "LocalGOCor" else {})
+
+
+def kernel_inputs(
+    operator: str, shape: tuple[int, ...], radius: int, dtype: np.typing.DTypeLike = np.float32
+) -> list[np.ndarray]:
+    """All inputs for a query ``(N, C, H, W)``, reproducible."""
+    if operator == "LocalGOCor":
+        return gocor_inputs(shape, radius, dtype)
+    return list(random_inputs(operator, shape, radius, dtype))
+
+
+def expected_output(operator: str, inputs: list[np.ndarray], radius: int) -> np.ndarray:
+    """In float64, with ``attributes_of(operator, radius)``."""
+    exact = (array.astype(np.float64) for array in inputs)
+    return REFERENCES[operator](*exact, **attributes_of(operator, radius))
 
 
 def gocor_inputs(
