@@ -18,6 +18,7 @@ Dimensions output(const std::vector<Dimensions>& inputs, int radius, nvinfer1::I
 
 }  // namespace
 
-const Operator LOCAL_CORRELATION = {"LocalCorrelation", "1", 0, {RADIUS}, expected, output, correlation::geometry};
+const Operator LOCAL_CORRELATION = {
+    "LocalCorrelation", "1", 0, Attributes(RADIUS), expected, output, correlation::geometry};
 
 }  // namespace gocor::tensorrt

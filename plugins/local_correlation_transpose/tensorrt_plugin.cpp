@@ -19,7 +19,7 @@ Dimensions output(const std::vector<Dimensions>& inputs, int, nvinfer1::IExprBui
 
 }  // namespace
 
-const Operator LOCAL_CORRELATION_TRANSPOSE = {"LocalCorrelationTranspose", "1",    0,
-                                              {RADIUS},                    expected, output, transpose::geometry};
+const Operator LOCAL_CORRELATION_TRANSPOSE = {
+    "LocalCorrelationTranspose", "1", 0, Attributes(RADIUS), expected, output, transpose::geometry};
 
 }  // namespace gocor::tensorrt

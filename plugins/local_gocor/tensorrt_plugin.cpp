@@ -27,6 +27,6 @@ Dimensions output(const std::vector<Dimensions>& inputs, int radius, nvinfer1::I
 }  // namespace
 
 const Operator LOCAL_GOCOR = {
-    "LocalGOCor", "1", 4, {RADIUS, {"iterations", 3, 0, 1000}}, expected, output, fused::geometry};
+    "LocalGOCor", "1", 4, Attributes(RADIUS, {"iterations", 3, 0, 1000}), expected, output, fused::geometry};
 
 }  // namespace gocor::tensorrt

@@ -93,6 +93,7 @@ void launch_kernel(const Geometry& geometry, const void* const* inputs, void* ou
     static Kernels kernels;
     CUkernel kernel = kernels.get(driver, geometry.kernel);
     std::vector<void*> arguments;  // addresses of them, which the driver does not write to
+    arguments.reserve(static_cast<std::size_t>(geometry.inputs) + geometry.numbers.size() + 1);
     for (int i = 0; i < geometry.inputs; ++i) arguments.push_back(const_cast<const void**>(inputs + i));
     for (const int& number : geometry.numbers) arguments.push_back(const_cast<int*>(&number));
     arguments.push_back(&output);

@@ -105,9 +105,9 @@ void check_types(const Operator& described, const TypeOf& type_of) {
     }
 }
 
-std::vector<std::int32_t> standard_values(const std::vector<Attribute>& attributes) {
-    std::vector<std::int32_t> values;
-    for (const Attribute& attribute : attributes) values.push_back(attribute.standard);
+std::vector<std::int32_t> standard_values(const Attributes& attributes) {
+    std::vector<std::int32_t> values(attributes.size());
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = attributes[i].standard;
     return values;
 }
 
@@ -116,8 +116,8 @@ std::vector<std::int32_t> values_of(const Operator& described, const nvinfer1::P
     for (std::int32_t i = 0; fields != nullptr && i < fields->nbFields; ++i) {
         const PluginField& field = fields->fields[i];
         const std::string name = field.name != nullptr ? field.name : "";
-        std::vector<std::string> known;
-        for (const Attribute& attribute : described.attributes) known.emplace_back(attribute.name);
+        std::vector<std::string> known(values.size());
+        for (std::size_t k = 0; k < known.size(); ++k) known[k] = described.attributes[k].name;
         const auto found = std::find(known.begin(), known.end(), name);
         if (found == known.end()) {
             throw Failure("has no attribute \"" + name + "\", only " + enumerated(known));
@@ -141,7 +141,7 @@ void check_value(const Attribute& attribute, std::int32_t value) {
 
 }  // namespace
 
-Fields::Fields(const std::vector<Attribute>& attributes, const std::vector<std::int32_t>& values) {
+Fields::Fields(const Attributes& attributes, const std::vector<std::int32_t>& values) {
     for (std::size_t i = 0; i < attributes.size(); ++i) {
         fields_.emplace_back(attributes[i].name, &values[i], PluginFieldType::kINT32, 1);
     }
@@ -197,8 +197,8 @@ void Plugin::check_counts(std::int32_t input_count, std::int32_t output_count) c
 void Plugin::check_shapes(const std::vector<Sizes>& inputs) const {
     const std::string expected = operator_.expected(inputs, radius());
     if (expected.empty()) return;
-    std::vector<std::string> shapes;
-    for (const Sizes& sizes : inputs) shapes.push_back(text(sizes));
+    std::vector<std::string> shapes(inputs.size());
+    for (std::size_t i = 0; i < shapes.size(); ++i) shapes[i] = text(inputs[i]);
     throw Failure("has inputs of shapes " + enumerated(shapes) + "; expected " + expected);
 }
 

@@ -40,14 +40,30 @@ struct Attribute {
     std::int32_t standard, minimum, maximum;
 };
 
-const Attribute RADIUS = {"radius", 4, 1, MAX_RADIUS};
+constexpr Attribute RADIUS = {"radius", 4, 1, MAX_RADIUS};
+
+// Those of an operator: radius, and iterations if there are any.
+class Attributes {
+    Attribute all_[2];
+    std::size_t count_;
+
+public:
+    constexpr explicit Attributes(const Attribute& radius) noexcept : all_{radius, {}}, count_(1) {}
+    constexpr Attributes(const Attribute& radius, const Attribute& iterations) noexcept
+        : all_{radius, iterations}, count_(2) {}
+
+    std::size_t size() const { return count_; }
+    const Attribute* begin() const { return all_; }
+    const Attribute* end() const { return all_ + count_; }
+    const Attribute& operator[](std::size_t i) const { return all_[i]; }
+};
 
 // What is special about an operator.
 struct Operator {
     const char* name;
     const char* version;
-    std::int32_t parameters;            // vectors of float32 after the FEATURES
-    std::vector<Attribute> attributes;  // radius, and iterations if there are any
+    std::int32_t parameters;  // vectors of float32 after the FEATURES
+    Attributes attributes;
     // What the shapes of the inputs ought to be, for a message. Empty when these may be right: sizes may be UNKNOWN.
     std::string (*expected)(const std::vector<Sizes>& inputs, int radius);
     Dimensions (*output)(const std::vector<Dimensions>& inputs, int radius, nvinfer1::IExprBuilder&);
@@ -78,7 +94,7 @@ class Fields {
     nvinfer1::PluginFieldCollection collection_{};
 
 public:
-    Fields(const std::vector<Attribute>& attributes, const std::vector<std::int32_t>& values);
+    Fields(const Attributes& attributes, const std::vector<std::int32_t>& values);
     Fields(const Fields&) = delete;
     Fields& operator=(const Fields&) = delete;
     const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
