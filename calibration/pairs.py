@@ -80,6 +80,23 @@ def from_source(source: PairSource, samples: int) -> CalibrationPairs:
     return CalibrationPairs(lambda: _at(source, places), len(places), chosen, bool(apart))
 
 
+def to_compare(source: PairSource | None, height: int, width: int) -> CalibrationPairs:
+    """Pairs to compare flows on, and none to calibrate with: some of a source, or generated ones.
+
+    Raises:
+        ConfigError: there is no pair.
+        DependencyError: scikit-image, whose photographs generated pairs show, is not installed.
+    """
+    if source is None:
+        return synthetic(1, height, width)
+    total = HELD_OUT if source.expected is None else source.expected
+    count = min(HELD_OUT, total)
+    chosen = tuple(_at(source, {(2 * index + 1) * total // (2 * count) for index in range(count)}))
+    if not chosen:
+        raise ConfigError("--pairs", "holds no pair", "at least one")
+    return CalibrationPairs(lambda: iter(()), 0, chosen)
+
+
 def spread(expected: int | None, samples: int) -> tuple[set[int], set[int]]:
     """Places, from 0, of the pairs to calibrate with and of those held out, both spread evenly."""
     total = samples + min(HELD_OUT, samples // 4) if expected is None else expected

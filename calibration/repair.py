@@ -16,6 +16,7 @@ from gocor.core.errors import ConfigError
 from gocor.runtime.metadata import Repair
 
 Members = frozenset[str]
+SMALL = 0.005  # cost, as ``Costs.both`` counts, of what has no convolutions, or next to none
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def repair(trials: Trials, budget: float) -> Repaired:
 def _harm(trials: Trials, part: Sensitivity) -> float:
     if part.aepe is None:
         return math.inf
-    return part.aepe**2 / max(trials.costs.both(part.members), 1e-9)
+    return part.aepe**2 / max(trials.costs.both(part.members), SMALL)
 
 
 def _give_back(trials: Trials, order: Sequence[Sensitivity], budget: float) -> Members:

@@ -36,7 +36,7 @@ def count_of_pairs(pairs: int) -> str:
 
 
 def drift_pairs(drift: "Drift") -> str:
-    """How many pairs a drift was measured on, and which."""
+    """How many pairs a drift was measured on, and how they were chosen."""
     which = "held out" if drift.apart else "calibrated with, too few to hold some out"
     return f"{count_of_pairs(len(drift.pairs))} {which}"
 
@@ -61,17 +61,18 @@ def repair_facts(repaired: "Repaired") -> str:
     )
 
 
-def sensitivity_table(found: "Sensitivities", lowered: str, members: str) -> "Table":
+def sensitivity_table(found: "Sensitivities", lowered: str, members: str, pairs: str) -> "Table":
     """One row for each part, the worst first.
 
     Args:
         found: what was measured.
         lowered: what was done to the parts, such as ``in 8 bits``.
         members: what parts consist of, such as ``convolutions``.
+        pairs: that it was measured on, in words.
     """
     from rich.table import Table
 
-    title = f"one part alone {lowered}, on {drift_pairs(found.together)}"
+    title = f"one part alone {lowered}, on {pairs}"
     table = Table(title=title, title_justify="left")
     table.add_column("part")
     for name in (members, "AEPE px", "99 % px", "weights saved", "multiply-adds"):

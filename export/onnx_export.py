@@ -23,7 +23,7 @@ from gocor.export.networks import Network
 from gocor.export.networks.info import CheckpointInfo
 from gocor.export.precision import POLICIES, Casts, check_policy, count_casts, lower
 from gocor.plugins.onnx_tiles import OPSET
-from gocor.runtime.metadata import GOCOR_FORMS, PRECISIONS, GocorForm, Io, ModelMetadata, Precision
+from gocor.runtime.metadata import GOCOR_FORMS, PRECISIONS, GocorForm, Io, ModelMetadata, Precision, Repair
 from gocor.runtime.spec import NetworkSpec
 
 Progress = Callable[[int, int, str], None]
@@ -131,29 +131,65 @@ def export_onnx(
     """
     start = time.perf_counter()
     config = ExportConfig(height, width, batch, io, precision, gocor)
+    model, metadata = trace_export(network, path, config, progress)
+    return write_export(model, metadata, path, precision, start=start, progress=progress)
+
+
+def trace_export(
+    network: Network, path: str | Path, config: ExportConfig, progress: Progress | None = None
+) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """The first half of ``export_onnx``, up to a whole model in FP32, with what it says about itself.
+
+    Raises:
+        ConfigError: as ``export_onnx``.
+        OutputError: the file could not be written.
+    """
     config.check(network.spec)
     if Path(path).suffix != ".onnx":
         raise ConfigError(path, f"has suffix {Path(path).suffix!r}", "a name that ends in .onnx")
     check_writable(path)
-
-    def begin(stage: str) -> None:
-        if progress:
-            progress(STAGES.index(stage), len(STAGES), stage)
-
+    begin = _stages(progress)
     begin("fold constants")
-    folded = fold(network, fused=gocor == "fused").cpu().float()
+    folded = fold(network, fused=config.gocor == "fused").cpu().float()
     begin("trace the network")
     metadata = _metadata(network, config)
     model = _trace(folded, config, metadata)
     begin("attach operators")
     name_nodes(model, prefix="network")
     metadata = dataclasses.replace(metadata, operators=attach_functions(model))
-    policy = POLICIES[network.spec.name]
-    lower(model, policy, precision)
     set_properties(model, metadata.to_properties())
     model.producer_name, model.producer_version = "gocor", __version__
     model.graph.name = network.spec.name
+    return model, metadata
+
+
+def write_export(
+    model: onnx.ModelProto,
+    metadata: ModelMetadata,
+    path: str | Path,
+    precision: Precision,
+    *,
+    start: float,
+    repair: Repair | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """The second half of ``export_onnx``: puts the model into its precision, in place, checks and writes it.
+
+    Args:
+        model: of ``trace_export``.
+        metadata: likewise.
+        path: of the file.
+        precision: of the file.
+        start: of the export, of ``time.perf_counter``.
+        repair: what stays in FP32 beyond the network's policy, and why.
+        progress: see ``export_onnx``.
+    """
+    begin = _stages(progress)
     begin("check")
+    metadata = dataclasses.replace(metadata, precision=precision, repair=repair)
+    policy = dataclasses.replace(POLICIES[metadata.network], returned=repair.kept if repair else ())
+    lower(model, policy, precision)
+    set_properties(model, metadata.to_properties())
     check_portable(model, path)
     check_policy(model, policy, precision)
     begin("write")
@@ -161,6 +197,14 @@ def export_onnx(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     size, seconds = Path(path).stat().st_size, time.perf_counter() - start
     return ExportReport(Path(path), metadata, size, len(model.graph.node), seconds, count_casts(model))
+
+
+def _stages(progress: Progress | None) -> Callable[[str], None]:
+    def begin(stage: str) -> None:
+        if progress:
+            progress(STAGES.index(stage), len(STAGES), stage)
+
+    return begin
 
 
 def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:
@@ -204,7 +248,6 @@ def _metadata(network: Network, config: ExportConfig) -> ModelMetadata:
         io=config.io,
         operators={},
         gocor_version=__version__,
-        precision=config.precision,
     )
 
 

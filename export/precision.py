@@ -41,16 +41,19 @@ class PrecisionPolicy:
     Attributes:
         low: modules that compute features from features.
         keep: exceptions from them, and modules that must never get into ``low``.
+        returned: modules that stay in FP32 with everything in them, correlations too, for a flow within a
+            budget.
     """
 
     low: tuple[str, ...]
     keep: tuple[str, ...]
+    returned: tuple[str, ...] = ()
 
     def allows(self, node: onnx.NodeProto, precision: Precision) -> bool:
         """A node may run low by its own module and kind."""
-        if node.op_type not in LOW_KINDS.get(precision, ()):
-            return False
         scope = scope_of(node)
+        if node.op_type not in LOW_KINDS.get(precision, ()) or _matches(scope, self.returned):
+            return False
         return node.op_type in CORRELATIONS or (_matches(scope, self.low) and not _matches(scope, self.keep))
 
 

@@ -139,8 +139,8 @@ def _print(report: "CalibrationReport | SensitivityReport") -> None:
         print_line("warning", note, "yellow")
     if isinstance(report, CalibrationReport):
         stdout.print(facts_table(_facts(report)), "")
-    if report.sensitivities:
-        print_figures(sensitivity_table(report.sensitivities, LOWERED, "convolutions"))
+    if found := report.sensitivities:
+        print_figures(sensitivity_table(found, LOWERED, "convolutions", drift_pairs(found.together)))
     if isinstance(report, CalibrationReport):
         print_figures(_convolutions(report))
 

@@ -1,5 +1,6 @@
 """``gocor export``: a checkpoint becomes an ONNX model."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,17 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gocor import console
-from gocor.console import examples, facts_table, progress, stdout
+from gocor.commands.verify import pair_source
+from gocor.console import Report, examples, facts_table, print_figures, progress, stdout
 from gocor.core.errors import ConfigError
+from gocor.precision_report import count_of_pairs, parse_budget, repair_facts, sensitivity_table
 
 if TYPE_CHECKING:
-    from gocor.export.onnx_export import ExportReport
+    from gocor.calibration.half import HalfConfig, HalfReport
+    from gocor.calibration.repair import Repaired
+    from gocor.export.networks import Network
+    from gocor.export.onnx_export import ExportConfig, ExportReport
 
 EPILOG = examples(
     "gocor export their.pth -o model.onnx --size 384x512",
     "gocor export their.pth -o model.onnx --size 384x512 --iterations 5 --batch 4",
     "gocor export their.pth -o network.onnx --size 384x512 --io tensors",
     "gocor export their.pth -o model.fp16.onnx --size 384x512 --precision fp16",
+    "gocor export their.pth -o model.fp16.onnx --size 384x512 --precision fp16 --budget 0.02px",
 )
 
 
@@ -48,6 +55,27 @@ def export(
         str,
         typer.Option(help="fused: every local GOCor is one operator. unrolled: all its correlations are."),
     ] = "fused",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PX",
+            help="In lower precision: keep what the flow needs most in fp32, until the mean error is within "
+            "this, as 0.02px.",
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity", help="In lower precision: measure what each part does to the flow alone."
+        ),
+    ] = False,
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Pairs for that: CSV file with columns reference and query, or a video; given twice, two "
+            "folders. Generated ones if not given."
+        ),
+    ] = None,
     network: Annotated[
         str | None, typer.Option(help="PWCNet, PWCNet_GOCor, …; recognised from the checkpoint if not given.")
     ] = None,
@@ -58,19 +86,34 @@ def export(
     code. It runs in ONNX Runtime as it is, and knows the checkpoint that it was made of.
     """
     height, width = parse_size(size)
+    from gocor.calibration.half import HalfConfig
     from gocor.export.checkpoint import load_network
-    from gocor.export.onnx_export import export_onnx
+    from gocor.export.onnx_export import ExportConfig
 
+    config = ExportConfig(height, width, batch, io, precision, gocor)  # type: ignore[arg-type]
+    asked = HalfConfig(parse_budget(budget), sensitivity, pair_source(pairs or []))
+    asked.check(config.precision)
     module = load_network(
         checkpoint, iterations, global_iterations=global_iterations, local_iterations=local_iterations,
         network=network,
     )  # fmt: skip
     with progress(f"export {module.spec.name}") as show:
-        report = export_onnx(
-            module, output, height=height, width=width, batch=batch,
-            io=io, precision=precision, gocor=gocor, progress=show,  # type: ignore[arg-type]
-        )  # fmt: skip
-    stdout.print(facts_table(_facts(report)))
+        report = _export(module, output, config, asked, show)
+    stdout.print(facts_table(_facts(report.export, report.repaired)))
+    if found := report.sensitivities:
+        pairs_used = count_of_pairs(len(found.together.pairs))
+        print_figures(sensitivity_table(found, f"in {precision}", "modules", pairs_used))
+
+
+def _export(
+    module: "Network", output: Path, config: "ExportConfig", asked: "HalfConfig", show: Report
+) -> "HalfReport":
+    from gocor.calibration.half import HalfReport, export_within
+    from gocor.export.onnx_export import export_onnx
+
+    if asked.budget or asked.sensitivity:
+        return export_within(module, output, config, asked, show)
+    return HalfReport(export_onnx(module, output, **dataclasses.asdict(config), progress=show))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -84,7 +127,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _facts(report: "ExportReport") -> dict[str, object]:
+def _facts(report: "ExportReport", repaired: "Repaired | None") -> dict[str, object]:
     metadata = report.metadata
     return {
         "model": report.path,
@@ -94,6 +137,7 @@ def _facts(report: "ExportReport") -> dict[str, object]:
         "inputs": "\n".join(map(str, metadata.inputs)),
         "outputs": ", ".join(metadata.output_names),
         "precision": metadata.precision + (f", {report.casts.total} casts" if report.casts.total else ""),
+        "budget": repair_facts(repaired) if repaired else None,
         "size": f"{report.bytes / 1e6:.1f} MB, {report.nodes:,} nodes",
         "time": f"{report.seconds:.1f} s",
     }

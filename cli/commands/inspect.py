@@ -131,9 +131,11 @@ def _int8(described: "ModelMetadata") -> str | None:
 def _repair(repair: "Repair | None") -> str:
     if repair is None:
         return ""
-    met = f"\nAEPE {repair.aepe:.3g} px from the model before, on held-out pairs"
     names = ", ".join(name.rpartition("/")[0] or name for name in repair.kept) or "nothing"
-    return f"{met}; kept for a budget of {repair.budget:g} px: {names}"
+    return (
+        f"\nkept for a budget of {repair.budget:g} px: {names}\n"
+        f"AEPE {repair.aepe:.3g} px from the model before"
+    )
 
 
 def _contents_facts(contents: "Contents") -> dict[str, object]:

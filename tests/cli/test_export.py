@@ -40,6 +40,42 @@ def test_the_model_knows_its_checkpoint(exported, invoke: Invoke) -> None:
     assert exported.checkpoint.name in out
 
 
+def test_what_is_asked_of_the_flow_reaches_the_library(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    from gocor.calibration.half import HalfConfig
+
+    def export_within(network: object, path: Path, config: object, asked: HalfConfig, show: object) -> None:
+        assert (config.precision, config.height) == ("bf16", 64)  # type: ignore[attr-defined]
+        assert (asked.budget, asked.sensitivity) == (0.02, True)
+        raise ConfigError("here", "is far enough")
+
+    monkeypatch.setattr("gocor.calibration.half.export_within", export_within)
+    line = "export pwcnet-gocor-demo -o m.onnx --size 64x64 --precision bf16 --sensitivity --budget"
+    assert invoke(*line.split(), "0.02 px")[::2] == (2, "error: here: is far enough\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("--budget 0.1px", "--budget: is for lower precision, and this is fp32; add --precision fp16"),
+        ("--sensitivity", "--sensitivity: is for lower precision, and this is fp32; add --precision fp16"),
+        ("--precision fp16 --budget -1", "--budget: is '-1'; pixels above 0, as 0.1px"),
+        ("--precision fp16 --budget much", "--budget: is 'much'; pixels above 0, as 0.1px"),
+        ("--precision fp16 --pairs a.mp4 --budget 1", "a.mp4: "),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    options: str, text: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = invoke(*["export", "their.pth", "-o", "m.onnx", "--size", "64x64"], *options.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {text}")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """Stops before the export itself, which takes seconds."""
     calls = {}
@@ -74,5 +110,12 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invo
     assert calls["load"] == (
         Path("their.pth"), 4, {"global_iterations": 5, "local_iterations": 6, "network": "GLUNet_GOCor"},
     )  # fmt: skip
-    options = {"height": 256, "width": 320, "batch": 2, "io": "tensors", "precision": "fp16"}
+    options = {
+        "height": 256,
+        "width": 320,
+        "batch": 2,
+        "io": "tensors",
+        "precision": "fp16",
+        "gocor": "fused",
+    }
     assert calls["export"] == (Path("m.onnx"), options)
