@@ -167,7 +167,7 @@ def verify(
         threads: of the ONNX model on the CPU; one for each physical core when None.
         pad: pad two images of different sizes with black instead of refusing them.
         tolerance: AEPE allowed for the final flow, px; the other limits grow with it. That of
-            ``tolerance_for`` the network's family and the model's precision when None.
+            ``tolerance_for`` the network's family, the model's precision, and 8 bits when None.
         progress: told about every pair.
 
     Returns:
@@ -187,7 +187,7 @@ def verify(
             rounds = estimator.metadata.precision != "fp32"
             estimators[ONNX_RUNTIME] = loaded.enter_context(_open(built_from, "cpu", threads, oracle=rounds))
         described = estimator.metadata
-        allowed = tolerance_for(described.spec.family, estimator.precision)
+        allowed = tolerance_for(described.spec.family, estimator.precision, described.int8 is not None)
         if tolerance is not None:
             allowed = allowed.scaled_to(tolerance)
         network = _network_of(estimator, checkpoint)

@@ -125,3 +125,23 @@ def test_low_precision_on_a_cpu_and_as_an_oracle(exported: Any, invoke: Invoke, 
     assert "fp16, each operator of the oracle rounds to it" in out
     assert "allowed are AEPE 2 px of the final flow, 99 % within 20 px and relative L2 1" in out
     assert json.loads(report.read_text())["metadata"]["precision"] == "fp16"
+
+
+def test_an_8_bit_model_has_a_tolerance_of_its_own(exported: Any, invoke: Invoke, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(exported.model)  # which only says that it is in 8 bits
+    facts = '{"method": "minmax", "samples": 9, "convolutions": 43}'
+    model.metadata_props.add(key="gocor.int8", value=facts)
+    onnx.save(model, tmp_path / "m.onnx")
+    code, out, err = invoke("verify", tmp_path / "m.onnx", exported.checkpoint)
+    assert (code, err) == (0, "")
+    assert "allowed are AEPE 0.2 px of the final flow, 99 % within 1 px" in out
+    assert re.search(r"^8 bits +43 convolutions *$", out, re.MULTILINE)
+    code, out, err = invoke("verify", tmp_path / "m.onnx", exported.checkpoint, "--tolerance", "1e-12")
+    assert code == 1
+    assert "allowed are AEPE 1e-12 px" in out
+    assert err.splitlines()[-1] == (
+        "note: 8 bits move the flow, as far as gocor calibrate says; --tolerance allows more, --budget keeps "
+        "it near"
+    )

@@ -26,6 +26,10 @@ def test_low_precision_has_tolerances_of_its_own() -> None:
         assert (limits.p99, fp16.p99, bf16.p99) == (None, 10 * fp16.aepe, 10 * bf16.aepe)
         assert limits.aepe < fp16.aepe
         assert (bf16.aepe, bf16.relative_l2) == (8 * fp16.aepe, 8 * fp16.relative_l2)
+        int8 = tolerance_for(family, "fp32", int8=True)
+        assert int8 is tolerance_for(family, "fp16", int8=True)
+        assert int8.aepe >= 10 * fp16.aepe
+        assert int8.p99 == 5 * int8.aepe
 
 
 def test_few_pixels_far_off_are_found_where_a_percentile_counts() -> None:
