@@ -101,9 +101,9 @@ def calibrate(
     from gocor.calibration.calibrate import CalibrationConfig
 
     config = CalibrationConfig(
-        method=method, samples=samples, keep=tuple(keep or ()), ranges=ranges, synthetic=synthetic,
-        threads=threads, sensitivity=sensitivity, budget=parse_budget(budget),
-    )  # type: ignore[arg-type]  # fmt: skip
+        method=method, samples=samples, keep=tuple(keep or ()), ranges=ranges,  # type: ignore[arg-type]
+        synthetic=synthetic, threads=threads, sensitivity=sensitivity, budget=parse_budget(budget),
+    )  # fmt: skip
     source = pair_source(pairs or [])
     _check(output, config, json, plot)
     with progress(f"calibrate {model.name}") as show:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from gocor.export.verify import VerifyReport, Worst
 
+MOVED_BY_8_BITS = (
+    "8 bits move the flow, as far as gocor calibrate says; --tolerance allows more, and --budget of that "
+    "command keeps it near"
+)
 EPILOG = examples(
     "gocor verify model.onnx their.pth",
     "gocor verify model.onnx their.pth --pairs pairs.csv --json report.json",
@@ -132,10 +136,7 @@ def _print(report: "VerifyReport") -> None:
                 where = ", ".join(filter(None, (name, entry.output.name, entry.pair)))
                 print_line(where, entry.output.explain(), style="red")
     if described.int8 and not report.passed:
-        text = (
-            "8 bits move the flow, as far as gocor calibrate says; --tolerance allows more, --budget keeps "
-        )
-        print_line("note", f"{text}it near", style="cyan")
+        print_line("note", MOVED_BY_8_BITS, style="cyan")
 
 
 def _precision(report: "VerifyReport") -> str:

@@ -142,6 +142,6 @@ def test_an_8_bit_model_has_a_tolerance_of_its_own(exported: Any, invoke: Invoke
     assert code == 1
     assert "allowed are AEPE 1e-12 px" in out
     assert err.splitlines()[-1] == (
-        "note: 8 bits move the flow, as far as gocor calibrate says; --tolerance allows more, --budget keeps "
-        "it near"
+        "note: 8 bits move the flow, as far as gocor calibrate says; --tolerance allows more, and --budget "
+        "of that command keeps it near"
     )
