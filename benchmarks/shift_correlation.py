@@ -19,8 +19,12 @@ CORRELATIONS = (
     "gocor.export.networks.pwcnet.local_correlation",
     "gocor.export.networks.glunet.local_correlation",
     "gocor.export.networks.local_gocor.local_correlation",
+    "gocor.plugins.local_gocor.torch_op.local_correlation",
 )
-TRANSPOSE = "gocor.export.networks.local_gocor.local_correlation_transpose"
+TRANSPOSES = (
+    "gocor.export.networks.local_gocor.local_correlation_transpose",
+    "gocor.plugins.local_gocor.torch_op.local_correlation_transpose",
+)
 
 
 def shift_correlation(reference: Tensor, query: Tensor, radius: int) -> Tensor:
@@ -53,7 +57,8 @@ def replaced_correlations(correlation: Operator, transpose: Operator) -> Iterato
     with contextlib.ExitStack() as stack:
         for name in CORRELATIONS:
             stack.enter_context(mock.patch(name, correlation))
-        stack.enter_context(mock.patch(TRANSPOSE, transpose))
+        for name in TRANSPOSES:
+            stack.enter_context(mock.patch(name, transpose))
         yield
 
 

@@ -1,4 +1,4 @@
-"""Both kernels over a table of cases, on memory whose surroundings would betray them."""
+"""All kernels over a table of cases, on memory whose surroundings would betray them."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from shift_correlation import shift_correlation, shift_correlation_transpose
+from shift_correlation import shift_correlation, shift_correlation_transpose, shift_correlations
 from torch import Tensor
 
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
+from gocor.plugins.torch_ops import local_gocor
 from on_gpu.kernels import Kernels
-from on_gpu.levels import BYTES, RADIUS, first_shape, works
+from on_gpu.levels import BYTES, ITERATIONS, RADIUS, attributes, random_inputs, works
 from on_gpu.results import CheckRow
 
 # Of the query. The kernels' tiles are up to 32 pixels wide and 16 channels deep: below, at and above both.
@@ -34,9 +35,18 @@ QUICK_SHAPES = SHAPES[-3:]
 OFFSETS = (0, 1)
 GUARD = 64  # elements before and behind each tensor
 
-SHIFTS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+
+def shift_gocor(*inputs: Tensor | int) -> Tensor:
+    """``LocalGOCor`` step by step, with shifted products."""
+    with shift_correlations():
+        return local_gocor(*inputs, ITERATIONS)  # type: ignore[arg-type]
+
+
+# Of all inputs and the radius.
+SHIFTS: dict[str, Callable[..., Tensor]] = {
     "LocalCorrelation": shift_correlation,
     "LocalCorrelationTranspose": shift_correlation_transpose,
+    "LocalGOCor": shift_gocor,
 }
 
 
@@ -49,18 +59,15 @@ class Case:
     radius: int
     shape: tuple[int, ...]
 
-    def inputs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Reproducible normal numbers, rounded to the dtype."""
-        rng = np.random.default_rng(sum(self.shape) + self.radius)
-        shapes = first_shape(self.operator, self.shape, self.radius), self.shape
-        first, query = (rng.standard_normal(shape).astype(self.dtype) for shape in shapes)
-        return first, query
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """Reproducible normal numbers as features, rounded to the dtype, and parameters."""
+        return random_inputs(self.operator, self.shape, self.radius, self.dtype)
 
 
 def cases(shapes: tuple[tuple[int, ...], ...] = SHAPES, radii: tuple[int, ...] = ()) -> Iterator[Case]:
     """Every operator, dtype and radius that has a kernel, with every shape."""
     radii = radii or tuple(range(1, MAX_KERNEL_RADIUS + 1))
-    for operator, dtype, radius, shape in itertools.product(CORRELATIONS, BYTES, radii, shapes):
+    for operator, dtype, radius, shape in itertools.product(KERNELS, BYTES, radii, shapes):
         yield Case(operator, dtype, radius, shape)
 
 
@@ -72,28 +79,26 @@ def level_cases() -> Iterator[Case]:
 
 def check(kernels: Kernels, case: Case, device: torch.device) -> Iterator[CheckRow]:
     """A case at aligned and at unaligned addresses."""
-    first, query = case.inputs()
-    expected = _expected(case, first, query, device)
+    inputs = case.inputs()
+    expected = _expected(case, inputs, device)
     for offset in OFFSETS:
-        yield _check(kernels, case, offset, first, query, expected)
+        yield _check(kernels, case, offset, inputs, expected)
 
 
-def _expected(case: Case, first: np.ndarray, query: np.ndarray, device: torch.device) -> Tensor:
+def _expected(case: Case, inputs: tuple[np.ndarray, ...], device: torch.device) -> Tensor:
     """In float64; the large ones on the GPU, by shifted products."""
-    if query.size < 1e5:
-        exact = REFERENCES[case.operator](first.astype(np.float64), query.astype(np.float64), case.radius)
-        return torch.from_numpy(exact).to(device)
-    left, right = (torch.from_numpy(array).to(device).double() for array in (first, query))
-    return SHIFTS[case.operator](left, right, case.radius)
+    exact = [array.astype(np.float64) for array in inputs]
+    if inputs[1].size < 1e5:
+        result = REFERENCES[case.operator](*exact, **attributes(case.operator, case.radius))
+        return torch.from_numpy(result).to(device)
+    return SHIFTS[case.operator](*(torch.from_numpy(array).to(device) for array in exact), case.radius)
 
 
 def _check(
-    kernels: Kernels, case: Case, offset: int, first: np.ndarray, query: np.ndarray, expected: Tensor
+    kernels: Kernels, case: Case, offset: int, inputs: tuple[np.ndarray, ...], expected: Tensor
 ) -> CheckRow:
     # A kernel that reads beside its inputs or leaves an element of its output unwritten gets a NaN.
-    placed = [
-        _place(torch.from_numpy(array), offset, expected.device, float("nan")) for array in (first, query)
-    ]
+    placed = [_place(torch.from_numpy(array), offset, expected.device, float("nan")) for array in inputs]
     empty = torch.full(expected.shape, float("nan"), dtype=placed[0][1].dtype)
     buffer, output = _place(empty, offset, expected.device, 777.0)
     addresses = [tensor.data_ptr() for _, tensor in placed] + [output.data_ptr()]
@@ -102,7 +107,7 @@ def _check(
     start = GUARD + offset
     outside = bool((buffer[:start] != 777).any() or (buffer[start + output.numel() :] != 777).any())
     relative, worst = errors(output, expected)
-    tolerance = CORRELATIONS[case.operator].tolerances[case.dtype]
+    tolerance = KERNELS[case.operator].tolerances[case.dtype]
     passed = relative <= tolerance and worst <= tolerance and not outside
     figures = (_or_none(relative), _or_none(worst), outside, passed)
     return CheckRow(case.operator, case.dtype, case.radius, case.shape, offset, *figures)

@@ -1,6 +1,6 @@
-"""Both operators at every level: our kernels, the floors and the peers, on the same tensors."""
+"""All operators at every level: our kernels, the floors and the peers, on the same tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from on_gpu.correctness import SHIFTS, current_stream, errors
 from on_gpu.kernels import Kernels
-from on_gpu.levels import RADIUS, Limits, Work
+from on_gpu.levels import RADIUS, Limits, Work, parameters
 from on_gpu.peers import Operator, peers
 from on_gpu.results import TimeRow
 from on_gpu.timing import call_time, graph_time
@@ -26,19 +26,21 @@ def time_row(kernels: Kernels, work: Work, limits: Limits, samples: int) -> Time
     """
     sets = tensor_sets(work.bytes, torch.cuda.get_device_properties(0).L2_cache_size)
     dtype = getattr(torch, work.dtype)
-    firsts = torch.randn(sets, *work.first_shape, device="cuda", dtype=dtype)
-    queries = torch.randn(sets, *work.level.shape, device="cuda", dtype=dtype)
+    features = [torch.randn(sets, *shape, device="cuda", dtype=dtype) for shape in work.feature_shapes]
+    others = parameters(work.operator, work.level.shape[1], RADIUS)
+    rest = [torch.from_numpy(array).to(torch.device("cuda")) for array in others]
+    inputs = [(*chosen, *rest) for chosen in zip(*features, strict=True)]
     outputs = torch.empty(sets, *work.output_shape, device="cuda", dtype=dtype)
-    launch = _launcher(kernels, work, firsts, queries, outputs)
+    launch = _launcher(kernels, work, inputs, outputs)
     times = {
         "kernel": graph_time(launch, max(sets, 100), samples),
         "kernel, L2": graph_time(lambda _: launch(0), 100, samples),
     }
-    expected = SHIFTS[work.operator](firsts[0].double(), queries[0].double(), RADIUS)
+    expected = SHIFTS[work.operator](*(tensor.double() for tensor in inputs[0]), RADIUS)
     wrong = {"kernel": errors(outputs[0], expected)[0]}
     failed: dict[str, str] = {}
-    for name, operator in peers(work.operator).items():
-        call = partial(_run, operator, firsts, queries)
+    for name, operator in peers(work.operator, kernels).items():
+        call = partial(_run, operator, inputs)
         try:
             wrong[name] = errors(call(0), expected)[0]
             times[name] = call_time(call, PEER_CALLS, samples)
@@ -70,10 +72,11 @@ def tensor_sets(bytes_of_one: int, l2_bytes: int) -> int:
 
 
 def _launcher(
-    kernels: Kernels, work: Work, firsts: Tensor, queries: Tensor, outputs: Tensor
+    kernels: Kernels, work: Work, inputs: Sequence[Sequence[Tensor]], outputs: Tensor
 ) -> Callable[[int], None]:
     addresses = [
-        tuple(tensor[i].data_ptr() for tensor in (firsts, queries, outputs)) for i in range(len(firsts))
+        tuple(tensor.data_ptr() for tensor in (*tensors, output))
+        for tensors, output in zip(inputs, outputs, strict=True)
     ]
 
     def launch(number: int) -> None:
@@ -83,6 +86,5 @@ def _launcher(
     return launch
 
 
-def _run(operator: Operator, firsts: Tensor, queries: Tensor, number: int) -> Tensor:
-    chosen = number % len(firsts)
-    return operator(firsts[chosen], queries[chosen], RADIUS)
+def _run(operator: Operator, inputs: Sequence[Sequence[Tensor]], number: int) -> Tensor:
+    return operator(*inputs[number % len(inputs)], RADIUS)

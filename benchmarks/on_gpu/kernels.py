@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from gocor.core.errors import DependencyError
@@ -13,12 +14,15 @@ from gocor.plugins import ptx
 from gocor.plugins.launch import Launch, entry_point
 from gocor.plugins.local_correlation import launch as correlation
 from gocor.plugins.local_correlation_transpose import launch as transpose
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.local_gocor import launch as fused
+from gocor.plugins.registry import KERNELS
 from on_gpu.driver import Driver, DriverError, Kernel
+from on_gpu.levels import ITERATIONS
 
 LAUNCHES: dict[str, Callable[..., Launch]] = {
     "LocalCorrelation": correlation.launch,
     "LocalCorrelationTranspose": transpose.launch,
+    "LocalGOCor": partial(fused.launch, iterations=ITERATIONS),
 }
 # (operator, dtype, radius) to the entry point and what the driver loads: PTX or machine code.
 Source = Callable[[str, str, int], tuple[str, bytes]]
@@ -51,7 +55,7 @@ class Nvcc:
         Raises:
             DriverError: it does not compile; the text is the compiler's first error.
         """
-        torch_name = CORRELATIONS[operator].torch_name
+        torch_name = KERNELS[operator].torch_name
         source = ptx.PLUGINS / torch_name / "kernel.cuh"
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "kernel.cubin"
@@ -66,7 +70,7 @@ class Nvcc:
 
 
 class Kernels:
-    """Both operators with every dtype and radius; each kernel is loaded when it is first wanted.
+    """All operators with every dtype and radius; each kernel is loaded when it is first wanted.
 
     Args:
         driver: of the device that is current.
@@ -112,18 +116,18 @@ class Kernels:
 
         Args:
             operator: such as ``LocalCorrelation``.
-            dtype: ``float32`` or ``float16``, of all three arrays.
+            dtype: ``float32`` or ``float16``, of features and volumes.
             radius: 1..8.
             shape: of the query, ``(N, C, H, W)``.
-            addresses: of first input, query and output.
+            addresses: of all inputs and the output.
             stream: the driver's handle.
 
         Raises:
             GocorError: there is no such kernel, or the driver refuses.
         """
         geometry = LAUNCHES[operator](*shape, radius, dtype)
-        first, query, output = (ctypes.c_void_p(address) for address in addresses)
-        sizes = (ctypes.c_int(size) for size in shape)
-        arguments: list[ctypes.c_void_p | ctypes.c_int] = [first, query, *sizes, output]
+        *inputs, output = (ctypes.c_void_p(address) for address in addresses)
+        numbers = (ctypes.c_int(number) for number in geometry.numbers)
+        arguments: list[ctypes.c_void_p | ctypes.c_int] = [*inputs, *numbers, output]
         kernel = self.kernel(operator, dtype, radius)
         self.driver.launch(kernel, geometry.grid, geometry.block, geometry.shared, stream, arguments)

@@ -1,12 +1,15 @@
-"""What the networks ask of both operators at their usual sizes, and the least time that can take."""
+"""What the networks ask of the operators at their usual sizes, and the least time that can take."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gocor.plugins.registry import CORRELATIONS
+import numpy as np
+
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import displacements
 
 RADIUS = 4  # of all public checkpoints
+ITERATIONS = 3  # of LocalGOCor, as the networks have by default
 BYTES = {"float32": 4, "float16": 2}
 SIZES = {"PWCNet": (448, 1024), "PWCNet_GOCor": (448, 1024), "GLUNet": (480, 640), "GLUNet_GOCor": (480, 640)}
 
@@ -50,7 +53,7 @@ class Work:
     Attributes:
         operator: such as ``LocalCorrelation``.
         level: where.
-        dtype: ``float32`` or ``float16``.
+        dtype: of features and volumes, ``float32`` or ``float16``.
     """
 
     operator: str
@@ -58,27 +61,32 @@ class Work:
     dtype: str
 
     @property
-    def first_shape(self) -> tuple[int, ...]:
-        """Shape of the first input."""
-        return first_shape(self.operator, self.level.shape, RADIUS)
+    def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the first input and of the query."""
+        return first_shape(self.operator, self.level.shape, RADIUS), self.level.shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output."""
-        return CORRELATIONS[self.operator].check(self.first_shape, self.level.shape, radius=RADIUS)
+        return output_shape(self.operator, self.level.shape, RADIUS)
 
     @property
     def bytes(self) -> int:
-        """Of both inputs and the output: each read or written once."""
+        """Of features and volumes, each read or written once; parameters are next to nothing."""
         batch, channels, height, width = self.level.shape
-        # Either operator has features twice and a volume once.
+        # Every operator has features twice and a volume once.
         return BYTES[self.dtype] * batch * height * width * (2 * channels + displacements(RADIUS))
 
     @property
     def flops(self) -> int:
-        """A product and a sum for each pixel, channel and displacement, even beyond the border."""
+        """A product and a sum for each pixel, channel and displacement, even beyond the border.
+
+        LocalGOCor needs as many for the first scores and for those on the query, and twice as many for each
+        iteration.
+        """
         batch, channels, height, width = self.level.shape
-        return 2 * batch * channels * height * width * displacements(RADIUS)
+        correlations = 2 + 2 * ITERATIONS if self.operator == "LocalGOCor" else 1
+        return 2 * batch * channels * height * width * displacements(RADIUS) * correlations
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,48 @@ class Limits:
 
 def first_shape(operator: str, shape: tuple[int, ...], radius: int) -> tuple[int, ...]:
     """Shape of an operator's first input for a query ``(N, C, H, W)``."""
-    if operator == "LocalCorrelation":
+    if operator != "LocalCorrelationTranspose":
         return shape
     return shape[0], displacements(radius), *shape[2:]
 
 
+def attributes(operator: str, radius: int) -> dict[str, int]:
+    """All that a caller chooses."""
+    return {"radius": radius} | ({"iterations": ITERATIONS} if operator == "LocalGOCor" else {})
+
+
+def parameters(operator: str, channels: int, radius: int) -> tuple[np.ndarray, ...]:
+    """Reproducible inputs after the query: maps and scalars of LocalGOCor, much like trained ones."""
+    if operator != "LocalGOCor":
+        return ()
+    rng = np.random.default_rng(radius)
+    steps = np.arange(-radius, radius + 1)
+    distance = np.hypot(*np.meshgrid(steps, steps, indexing="ij")).ravel()
+    target, weight, mask = (rng.uniform(0.9, 1.1, distance.shape) for _ in range(3))
+    target *= np.exp(-(distance**2) / 2)
+    mask *= 0.9 / (1 + np.exp(-4 * np.tanh(2 - distance)))
+    scalars = np.array([1, 1, 1e-4 / channels**2, 0])
+    return tuple(array.astype(np.float32) for array in (target, weight, mask, scalars))
+
+
+def random_inputs(operator: str, shape: tuple[int, ...], radius: int, dtype: str) -> tuple[np.ndarray, ...]:
+    """All inputs for a query ``(N, C, H, W)``: reproducible normal numbers, rounded to the dtype."""
+    rng = np.random.default_rng(sum(shape) + radius)
+    shapes = first_shape(operator, shape, radius), shape
+    features = [rng.standard_normal(each).astype(dtype) for each in shapes]
+    return *features, *parameters(operator, shape[1], radius)
+
+
+def output_shape(operator: str, shape: tuple[int, ...], radius: int) -> tuple[int, ...]:
+    """Shape of the output for a query ``(N, C, H, W)``."""
+    features = first_shape(operator, shape, radius), shape
+    others = (array.shape for array in parameters(operator, shape[1], radius))
+    return KERNELS[operator].check(*features, *others, **attributes(operator, radius))
+
+
 def works(levels: tuple[Level, ...] = (*LEVELS, BATCHED)) -> Iterator[Work]:
     """Every operator with every dtype at every level."""
-    for operator in CORRELATIONS:
+    for operator in KERNELS:
         for dtype in BYTES:
             for level in levels:
                 yield Work(operator, level, dtype)

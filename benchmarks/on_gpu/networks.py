@@ -3,16 +3,15 @@
 import contextlib
 
 import torch
-from shift_correlation import replaced_correlations, shift_correlations
-from torch import Tensor
+from shift_correlation import shift_correlations
 
 from gocor.export.checkpoint import seeded_network
-from gocor.plugins.registry import CORRELATIONS
 from gocor.runtime.preprocess import preprocess
 from gocor.runtime.sample_pair import sample_pair
-from on_gpu.correctness import current_stream, errors
+from on_gpu.correctness import errors
 from on_gpu.kernels import Kernels
 from on_gpu.levels import SIZES
+from on_gpu.operators import fused_kernels, kernel_correlations
 from on_gpu.results import NetworkRow
 from on_gpu.timing import call_time
 
@@ -28,6 +27,8 @@ def time_network(kernels: Kernels, name: str, samples: int) -> NetworkRow:
         "tiles": contextlib.nullcontext,
         "shifts": shift_correlations,
     }
+    if network.spec.local_gocor:
+        ways["fused"] = lambda: fused_kernels(kernels, network)
     times, flows = {}, {}
     # Without TF32, as everywhere else in this project.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
@@ -36,22 +37,7 @@ def time_network(kernels: Kernels, name: str, samples: int) -> NetworkRow:
             with replace():
                 flows[way] = network(*tensors)[len(network.spec.outputs) - 1]
                 times[way] = call_time(lambda _: network(*tensors), 1, samples)
-    error, _ = errors(flows["kernels"], flows["tiles"].double())
-    return NetworkRow(name, SIZES[name], "float32", times, error)
-
-
-def kernel_correlations(kernels: Kernels) -> contextlib.AbstractContextManager[None]:
-    """While the block runs, the networks compute their correlations with our kernels."""
-
-    def operator(name: str, first: Tensor, query: Tensor, radius: int) -> Tensor:
-        first, query = first.contiguous(), query.contiguous()
-        output = query.new_empty(CORRELATIONS[name].check(first.shape, query.shape, radius=radius))
-        addresses = (first.data_ptr(), query.data_ptr(), output.data_ptr())
-        dtype = str(query.dtype).removeprefix("torch.")
-        kernels.launch(name, dtype, radius, query.shape, addresses, current_stream(query))
-        return output
-
-    return replaced_correlations(
-        lambda *inputs: operator("LocalCorrelation", *inputs),
-        lambda *inputs: operator("LocalCorrelationTranspose", *inputs),
+    error = max(
+        errors(flows[way], flows["tiles"].double())[0] for way in ("kernels", "fused") if way in flows
     )
+    return NetworkRow(name, SIZES[name], "float32", times, error)

@@ -1,4 +1,4 @@
-"""Both operators as others would compute them in PyTorch."""
+"""The operators as others would compute them in PyTorch."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gocor.plugins.tiles import correlate, correlate_transpose
+from gocor.plugins.torch_ops import local_gocor
 from on_gpu.correctness import SHIFTS
+from on_gpu.kernels import Kernels
+from on_gpu.levels import ITERATIONS
+from on_gpu.operators import kernel_correlations
 
-Operator = Callable[[Tensor, Tensor, int], Tensor]
+Operator = Callable[..., Tensor]  # of all inputs and the radius
 
 
 def window_correlation(reference: Tensor, query: Tensor, radius: int) -> Tensor:
@@ -42,11 +46,19 @@ WINDOWS: dict[str, Operator] = {
 TILES: dict[str, Operator] = {
     "LocalCorrelation": correlate,
     "LocalCorrelationTranspose": correlate_transpose,
+    "LocalGOCor": lambda *inputs: local_gocor(*inputs, ITERATIONS),
 }
 
 
-def peers(operator: str) -> dict[str, Operator]:
-    """By name."""
+def peers(operator: str, kernels: Kernels) -> dict[str, Operator]:
+    """By name. ``unrolled`` is LocalGOCor step by step, with our kernels of both correlations."""
+    if operator == "LocalGOCor":
+
+        def unrolled(*inputs: Tensor | int) -> Tensor:
+            with kernel_correlations(kernels):
+                return TILES[operator](*inputs)
+
+        return {"shifts": SHIFTS[operator], "unrolled": unrolled, "tiles": TILES[operator]}
     # Without a reset, the ninth shape would silently run uncompiled.
     torch.compiler.reset()
     compiled = torch.compile(WINDOWS[operator], fullgraph=True, dynamic=False)

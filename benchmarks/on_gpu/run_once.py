@@ -16,21 +16,21 @@ import numpy as np
 
 from gocor.core.errors import GocorError
 from gocor.plugins.references import REFERENCES
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import MAX_KERNEL_RADIUS
 from on_gpu.driver import LIBRARY, Driver
 from on_gpu.kernels import Kernels, Source, packaged
-from on_gpu.levels import BYTES, first_shape
+from on_gpu.levels import BYTES, attributes, output_shape, random_inputs
 
 SHAPES = ((2, 5, 7, 9), (1, 40, 9, 72))
 OUT_OF_BOUNDS, NO_BARRIERS, NO_UPLOAD = "out-of-bounds", "no-barriers", "no-upload"
 
 
 def run(kernels: Kernels, radius: int, plant: str) -> list[str]:
-    """Runs both operators with both dtypes; gives the calls whose result is wrong."""
+    """Runs all operators with both dtypes; gives the calls whose result is wrong."""
     return [
         f"{operator} {dtype} radius {radius} {shape} + {offset}"
-        for operator, dtype, shape, offset in itertools.product(CORRELATIONS, BYTES, SHAPES, (0, 1))
+        for operator, dtype, shape, offset in itertools.product(KERNELS, BYTES, SHAPES, (0, 1))
         if not _is_right(kernels, (operator, dtype, radius), shape, offset, plant)
     ]
 
@@ -40,28 +40,28 @@ def _is_right(
 ) -> bool:
     operator, dtype, radius = which
     driver, size = kernels.driver, BYTES[dtype]
-    rng = np.random.default_rng(radius)
-    shapes = first_shape(operator, shape, radius), shape
-    first, query = (rng.standard_normal(s).astype(dtype) for s in shapes)
-    output = np.empty(CORRELATIONS[operator].check(*shapes, radius=radius), dtype)
-    allocations = []
-    for array in (first, query, output):
+    inputs = random_inputs(operator, shape, radius, dtype)
+    output = np.empty(output_shape(operator, shape, radius), dtype)
+    allocations, addresses = [], []
+    for array in (*inputs, output):
         short = size if plant == OUT_OF_BOUNDS and array is output else 0
-        allocations.append(driver.allocate(array.nbytes + offset * size - short))
-    addresses = [address + offset * size for address in allocations]
-    for address, array in zip(addresses, (first, query), strict=False):
+        before = offset * array.itemsize
+        allocations.append(driver.allocate(array.nbytes + before - short))
+        addresses.append(allocations[-1] + before)
+    for address, array in zip(addresses, inputs, strict=False):
         if plant != NO_UPLOAD:
             driver.upload(address, array)
     kernels.launch(operator, dtype, radius, shape, addresses)
     if plant:
         driver.synchronize()
         return True
-    driver.download(output, addresses[2])
+    driver.download(output, addresses[-1])
     for address in allocations:
         driver.free(address)
-    expected = REFERENCES[operator](first.astype(np.float64), query.astype(np.float64), radius)
+    exact = (array.astype(np.float64) for array in inputs)
+    expected = REFERENCES[operator](*exact, **attributes(operator, radius))
     error = np.linalg.norm(output - expected) / np.linalg.norm(expected)
-    return bool(error <= CORRELATIONS[operator].tolerances[dtype])
+    return bool(error <= KERNELS[operator].tolerances[dtype])
 
 
 def without_barriers(source: Source) -> Source:

@@ -23,8 +23,9 @@ from golden import relative_l2
 
 from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError, ProviderError
 from gocor.export.networks import create_network
+from gocor.export.networks.local_gocor import LocalGOCor
 from gocor.plugins.launch import Launch
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import CORRELATIONS, KERNELS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu
@@ -35,6 +36,7 @@ from on_gpu import (
     kernel_times,
     kernels,
     networks,
+    operators,
     parts,
     peers,
     run_once,
@@ -43,7 +45,7 @@ from on_gpu import (
     timing,
 )  # fmt: skip
 from on_gpu.driver import Driver, DriverError
-from on_gpu.levels import BYTES, LEVELS, RADIUS, SIZES, Level, Limits, Work, works
+from on_gpu.levels import BYTES, LEVELS, RADIUS, SIZES, Level, Limits, Work, attributes, works
 from on_gpu.results import (
     CheckRow,
     EngineRow,
@@ -85,8 +87,8 @@ def host_kernels(fake_driver: str) -> kernels.Kernels:
 
 @pytest.mark.parametrize("radius", RADII)
 def test_the_table_on_the_host(host_kernels: kernels.Kernels, radius: int) -> None:
-    """All but the largest shape, which the quick run below has."""
-    for case in correctness.cases(correctness.SHAPES[:-1], (radius,)):
+    """All but the largest shapes, which take the host long."""
+    for case in correctness.cases(correctness.SHAPES[:-2], (radius,)):
         rows = list(correctness.check(host_kernels, case, CPU))
         assert [row.offset for row in rows] == list(correctness.OFFSETS)
         for row in rows:
@@ -96,7 +98,7 @@ def test_the_table_on_the_host(host_kernels: kernels.Kernels, radius: int) -> No
 def test_the_table_has_every_kernel_aligned_and_not() -> None:
     table = list(correctness.cases())
     assert {(c.operator, c.dtype, c.radius) for c in table} == {
-        (operator, dtype, radius) for operator in CORRELATIONS for dtype in BYTES for radius in range(1, 9)
+        (operator, dtype, radius) for operator in KERNELS for dtype in BYTES for radius in range(1, 9)
     }
     assert 0 in correctness.OFFSETS
     assert any(offset % 2 for offset in correctness.OFFSETS)
@@ -125,8 +127,8 @@ def test_a_write_beside_the_output_is_noticed(
     launch = host_kernels.launch
 
     def shifted(*arguments: object) -> None:
-        *before, (first, query, output), stream = arguments
-        launch(*before, (first, query, output - 4), stream)
+        *before, (*inputs, output), stream = arguments
+        launch(*before, (*inputs, output - 4), stream)
 
     monkeypatch.setattr(host_kernels, "launch", shifted)
     for row in correctness.check(host_kernels, CASE, CPU):
@@ -153,14 +155,14 @@ def test_one_wrong_element_in_a_large_output_is_noticed(
 
 
 def test_the_large_cases_have_the_same_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    for operator in CORRELATIONS:
+    for operator in KERNELS:
         case = dataclasses.replace(CASE, operator=operator, shape=(2, 30, 40, 50))
         inputs = case.inputs()
         assert inputs[1].size >= 1e5  # computed by shifts
         expected = correctness.REFERENCES[operator](
-            *(array.astype(np.float64) for array in inputs), case.radius
+            *(array.astype(np.float64) for array in inputs), **attributes(operator, case.radius)
         )
-        assert relative_l2(correctness._expected(case, *inputs, CPU), expected) < 1e-12
+        assert relative_l2(correctness._expected(case, inputs, CPU), expected) < 1e-12
 
 
 # ── the driver
@@ -224,7 +226,7 @@ def test_the_watched_process(fake_driver: str, capsys: pytest.CaptureFixture[str
     assert run_once.main(arguments) == 0
     assert run_once.main([*arguments, f"--plant={run_once.NO_BARRIERS}"]) == 0
     assert capsys.readouterr().err == ""
-    with mock.patch.dict(run_once.REFERENCES, LocalCorrelation=lambda first, *_: np.ones(1)):
+    with mock.patch.dict(run_once.REFERENCES, LocalCorrelation=lambda *_, **__: np.ones(1)):
         assert run_once.main(arguments) == 1
     assert "wrong result: LocalCorrelation float32 radius 1 (2, 5, 7, 9) + 0" in capsys.readouterr().err
     assert run_once.main(["--driver=libnone.so"]) == 2
@@ -240,7 +242,7 @@ def test_allocations_end_where_the_arrays_do(fake_driver: str, plant: str, missi
     assert sizes == [100, 100, 4 * (9 * 12 + 1) - missing]
 
 
-@pytest.mark.parametrize("operator", CORRELATIONS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("dtype", BYTES)
 def test_barriers_can_be_taken_out(operator: str, dtype: str) -> None:
     assert b"bar.sync" in kernels.packaged(operator, dtype, 4)[1]
@@ -342,10 +344,12 @@ def test_bytes_and_flops() -> None:
     assert correlation.bytes == transpose.bytes == 2 * pixels * (32 + 32 + 81)
     assert dataclasses.replace(correlation, dtype="float32").bytes == 2 * correlation.bytes
     assert correlation.flops == transpose.flops == 2 * 32 * 81 * pixels
-    assert correlation.first_shape == correlation.level.shape == transpose.output_shape
-    assert transpose.first_shape == correlation.output_shape == (1, 81, 112, 256)
+    assert correlation.feature_shapes[0] == correlation.level.shape == transpose.output_shape
+    assert transpose.feature_shapes[0] == correlation.output_shape == (1, 81, 112, 256)
+    fused = dataclasses.replace(correlation, operator="LocalGOCor")
+    assert (fused.bytes, fused.flops) == (correlation.bytes, 8 * correlation.flops)
     for work in works():
-        elements = sum(map(np.prod, (work.first_shape, work.level.shape, work.output_shape)))
+        elements = sum(map(np.prod, (*work.feature_shapes, work.output_shape)))
         assert work.bytes == BYTES[work.dtype] * elements
 
 
@@ -369,16 +373,19 @@ def test_timing_statistics() -> None:
     assert time.samples_us == (4.0, 1.0, 2.0, 3.0, 100.0)
 
 
-@pytest.mark.parametrize("operator", CORRELATIONS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("radius", [1, 4])
-def test_peers_compute_the_same(operator: str, radius: int) -> None:
+def test_peers_compute_the_same(host_kernels: kernels.Kernels, operator: str, radius: int) -> None:
     case = correctness.Case(operator, "float32", radius, (2, 5, 9, 13))
     inputs = [torch.from_numpy(array) for array in case.inputs()]
-    expected = correctness.REFERENCES[operator](*case.inputs(), radius)
-    for table in (peers.WINDOWS, peers.TILES, correctness.SHIFTS):
-        actual = table[operator](*inputs, radius)
+    expected = correctness.REFERENCES[operator](*case.inputs(), **attributes(operator, radius))
+    table = peers.peers(operator, host_kernels)
+    if operator in peers.WINDOWS:
+        table["compiled"] = peers.WINDOWS[operator]
+    for peer in table.values():
+        actual = peer(*inputs, radius)
         assert actual.is_contiguous()
-        assert relative_l2(actual, expected) < 1e-6
+        assert relative_l2(actual, expected) < 2e-6
 
 
 @pytest.mark.parametrize("operator", CORRELATIONS)
@@ -395,10 +402,33 @@ def test_networks_with_our_kernels(host_kernels: kernels.Kernels) -> None:
     images = torch.rand(2, 1, 3, 64, 64)
     with torch.inference_mode():
         expected = network(*images)[-1]
-        with networks.kernel_correlations(host_kernels):
+        with operators.kernel_correlations(host_kernels):
             actual = network(*images)[-1]
     assert relative_l2(actual, expected) < 1e-4
     assert not torch.equal(actual, expected)  # that is, something else did compute them
+
+
+def test_networks_with_the_fused_kernel(
+    host_kernels: kernels.Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = []
+    launch = host_kernels.launch
+
+    def noted(*arguments: object) -> None:
+        launched.append(arguments[0])
+        launch(*arguments)
+
+    monkeypatch.setattr(host_kernels, "launch", noted)
+    torch.manual_seed(0)
+    network = create_network("PWCNet_GOCor").eval()
+    images = torch.rand(2, 1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(*images)[-1]
+        with operators.fused_kernels(host_kernels, network):
+            actual = network(*images)[-1]
+    assert launched == ["LocalGOCor"] * 5
+    assert relative_l2(actual, expected) < 1e-4
+    assert not any(module.fused for module in network.modules() if isinstance(module, LocalGOCor))
 
 
 class FakeEvent:
@@ -476,7 +506,7 @@ def test_samples() -> None:
 
 
 @pytest.mark.usefixtures("no_gpu_needed")
-@pytest.mark.parametrize("operator", CORRELATIONS)
+@pytest.mark.parametrize("operator", KERNELS)
 @pytest.mark.parametrize("dtype", BYTES)
 def test_a_row_of_times(
     host_kernels: kernels.Kernels, monkeypatch: pytest.MonkeyPatch, operator: str, dtype: str
@@ -485,14 +515,20 @@ def test_a_row_of_times(
         raise RuntimeError("no\ncompiler")
 
     monkeypatch.setattr(peers.torch, "compile", lambda *arguments, **options: fails)
-    limits = Limits(copy_gb_per_s=1000.0, tflops={dtype: 50.0}, launch_us=1.0)
+    limits = Limits(copy_gb_per_s=1000.0, tflops={dtype: 1000.0}, launch_us=1.0)
+    fused = operator == "LocalGOCor"
+    # A hundred calls as on a GPU take the host too long.
+    monkeypatch.setattr(
+        kernel_times, "graph_time", lambda call, _, samples: timing.graph_time(call, 5, samples)
+    )
     work = Work(operator, Level("PWC-Net 448×1024", "2", (1, 8, 8, 16)), dtype)
     row = kernel_times.time_row(host_kernels, work, limits, 3)
     assert (row.bytes, row.flops, row.registers) == (work.bytes, work.flops, 104)
     assert row.floor_us == limits.memory_us(work)
-    assert set(row.times) == {"kernel", "kernel, L2", "shifts", "shifts, graph", "tiles", "tiles, graph"}
-    assert row.failed == {"compiled": "no compiler"}
-    assert set(row.errors) == {"kernel", "shifts", "tiles"}
+    names = {"shifts", "tiles"} | ({"unrolled"} if fused else set())
+    assert set(row.times) == {"kernel", "kernel, L2"} | names | {f"{name}, graph" for name in names}
+    assert row.failed == ({} if fused else {"compiled": "no compiler"})
+    assert set(row.errors) == {"kernel"} | names
     assert max(row.errors.values()) < (1e-5 if dtype == "float32" else 5e-3)
 
 
@@ -700,10 +736,12 @@ def nobody(done: int, total: int | None, text: str) -> None:
     """Takes the place of a progress bar."""
 
 
-def test_a_quick_run_of_the_table(host_kernels: kernels.Kernels) -> None:
+def test_a_quick_run_of_the_table(host_kernels: kernels.Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = ((1, 196, 6, 8), (1, 17, 9, 24))  # the real ones are for a GPU
+    monkeypatch.setattr(parts, "QUICK_SHAPES", shapes)
     part = parts.run_part("correctness", parts.Setting(host_kernels, "host", True, "cpu"), nobody)
     assert (part.status, part.reason, part.passed, part.kernels) == ("done", "", True, "host")
-    assert len(part.rows) == 2 * 2 * len(correctness.QUICK_SHAPES) * len(correctness.OFFSETS)
+    assert len(part.rows) == len(KERNELS) * 2 * len(shapes) * len(correctness.OFFSETS)
     assert {kernel["registers"] for kernel in part.facts["kernels"]} == {104}
     json.dumps(part.facts)
 
