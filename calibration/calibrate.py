@@ -9,15 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gocor.calibration.collect import Probe, Progress, collect
+from gocor.calibration.collect import Progress
 from gocor.calibration.drift import Drift, DriftMeter
+from gocor.calibration.equalize import equalize, find_sources
 from gocor.calibration.forms import record, trials_of, without
-from gocor.calibration.histogram import METHODS, Method, thresholds
+from gocor.calibration.histogram import METHODS, Method
+from gocor.calibration.measure import Measurement
 from gocor.calibration.pairs import CalibrationPairs, PairChecks, from_source, synthetic
+from gocor.calibration.placement import TARGETS, Target, place, prepare
 from gocor.calibration.quantize import quantize, quantized_nodes, weight_bytes
-from gocor.calibration.ranges import SUFFIX, Range, RangeTable
+from gocor.calibration.ranges import SUFFIX, RangeTable
 from gocor.calibration.repair import Repaired, Sensitivities, repair, sensitivities
-from gocor.calibration.selection import Convolution, select, tensors_of
+from gocor.calibration.selection import Convolution, select
 from gocor.core.errors import ConfigError, DependencyError, ModelError
 from gocor.core.files import atomic_path, check_writable
 from gocor.export.engine_source import read_source
@@ -35,9 +38,11 @@ class CalibrationConfig:
     """How a model is made an 8-bit one.
 
     Attributes:
+        target: where the model is to be fast, one of ``TARGETS``; see ``placement``.
         method: how ranges are chosen, one of ``METHODS``; that of ``ranges``, or ``percentile``, when None.
         samples: calibrate with at most so many pairs, spread evenly.
         keep: patterns of convolutions that stay as they are; see ``select``.
+        equalize: even out channels before; see ``equalize``.
         ranges: table of an earlier run to quantise from, rather than measuring pairs.
         synthetic: generate so many pairs of the model's size to calibrate with.
         threads: CPU threads; one for each physical core when None.
@@ -45,9 +50,11 @@ class CalibrationConfig:
         budget: keep parts until the mean end-point error against the model before is within it, px.
     """
 
+    target: Target = "tensorrt"
     method: Method | None = None
     samples: int = 64
     keep: tuple[str, ...] = ()
+    equalize: bool = True
     ranges: Path | None = None
     synthetic: int | None = None
     threads: int | None = None
@@ -56,6 +63,8 @@ class CalibrationConfig:
 
     def check(self, pairs: PairSource | None) -> None:
         """Raises ConfigError if the settings do not go together."""
+        if self.target not in TARGETS:
+            raise ConfigError("--target", f"is {self.target!r}", f"one of {', '.join(TARGETS)}")
         if self.method is not None and self.method not in METHODS:
             raise ConfigError("--method", f"is {self.method!r}", f"one of {', '.join(METHODS)}")
         if self.samples < 1:
@@ -144,6 +153,7 @@ class _Prepared:
     """All that is known before the first convolution is quantised."""
 
     source: Source
+    model: Any  # onnx.ModelProto, as it is quantised
     convolutions: tuple[Convolution, ...]
     pairs: CalibrationPairs | None
     table: RangeTable
@@ -180,7 +190,7 @@ def calibrate(
     source, table, table_path = prepared.source, prepared.table, Path(f"{output}{SUFFIX}")
     meter = DriftMeter(source.path, prepared.pairs, config.threads, progress) if prepared.pairs else None
     convolutions, found, repaired = _study(prepared, meter, config, progress)
-    quantized = quantize(source.model, convolutions, table)
+    quantized = quantize(prepared.model, convolutions, table, config.target)
     if repaired:
         record(quantized, repaired)
     check_portable(quantized, output)
@@ -229,16 +239,26 @@ def _prepare(
     path: Path, pairs: PairSource | None, config: CalibrationConfig, progress: Progress | None
 ) -> _Prepared:
     source = _read(path)
-    convolutions = select(source.model, source.metadata.spec.family, config.keep, path)
-    tensors = tensors_of(convolutions)
+    if config.target == "cpu" and source.metadata.precision != "fp32":
+        got = f"is in {source.metadata.precision}, which CPUs compute in fp32"
+        raise ModelError(path, got, "give the model of gocor export without --precision for --target cpu")
+    model = prepare(source.model, config.target)
+    convolutions = select(model, source.metadata.spec.family, config.keep, path)
+    tensors = place(model, convolutions, config.target).tensors
     used, checks = _pairs(source.metadata, pairs, config), PairChecks()
     if config.ranges:
         table = _reused(config, source, tensors)
+        model = equalize(model, find_sources(model, convolutions), table.channel_scales)
     else:
         assert used is not None  # checked with the settings
-        table = _measured(config, source, tensors, used, checks, progress)
+        measured = Measurement(source.metadata, path, config.threads, used, progress)
+        model, scales = measured.equalized(model, convolutions) if config.equalize else (model, {})
+        ranges = measured.ranges(model, tensors, checks, method := config.method or DEFAULT_METHOD)
+        table = RangeTable(
+            method, len(checks.names), checks.sha256, source.path.name, source.sha256, ranges, scales
+        )
     notes = (*(checks.notes() if checks.names else ()), *_clipping(table, tensors))
-    return _Prepared(source, convolutions, used, table, notes)
+    return _Prepared(source, model, convolutions, used, table, notes)
 
 
 def _study(
@@ -248,7 +268,7 @@ def _study(
     convolutions = prepared.convolutions
     if meter is None or not (config.sensitivity or config.budget):
         return convolutions, None, None
-    form = partial(quantize, prepared.source.model, table=prepared.table)
+    form = partial(quantize, prepared.model, table=prepared.table, target=config.target)
     trials = trials_of(prepared.source.model, convolutions, form, meter, progress)
     repaired = repair(trials, config.budget) if config.budget else None
     kept = repaired.kept if repaired else ()
@@ -298,27 +318,6 @@ def _reused(config: CalibrationConfig, source: Source, tensors: Mapping[str, str
         got = f"is {config.method}, and {config.ranges} was made with {table.method}"
         raise ConfigError("--method", got, "leave one of both out")
     return table
-
-
-def _measured(
-    config: CalibrationConfig,
-    source: Source,
-    tensors: Mapping[str, str],
-    pairs: CalibrationPairs,
-    checks: PairChecks,
-    progress: Progress | None,
-) -> RangeTable:
-    probe = Probe(source.model, source.metadata, tensors, config.threads, source.path)
-    histograms = collect(probe, pairs.calibration(), checks, pairs.count, progress)
-    method = config.method or DEFAULT_METHOD
-    if progress:
-        progress(len(checks.names), pairs.count, "choose ranges")
-    ranges = {}
-    for name, (low, high) in thresholds(histograms, method).items():
-        seen = histograms[name]
-        clipped = seen.share_above(max(abs(low), abs(high)))
-        ranges[name] = Range(seen.minimum, seen.maximum, low, high, clipped)
-    return RangeTable(method, len(checks.names), checks.sha256, source.path.name, source.sha256, ranges)
 
 
 def _clipping(table: RangeTable, tensors: Mapping[str, str]) -> list[str]:

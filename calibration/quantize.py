@@ -1,7 +1,7 @@
-"""Puts 8-bit convolutions into a model, in the explicit form that TensorRT and ONNX Runtime both take.
+"""Puts 8-bit convolutions into a model, as pairs of QuantizeLinear and DequantizeLinear.
 
-Weights are int8 with a scale for each output channel, activations int8 with one scale, all symmetric; biases
-stay as they are, since TensorRT refuses int32 ones. What a convolution gives stays in full precision.
+Weights are int8 with a scale for each output channel; biases stay as they are, since TensorRT refuses int32
+ones. Where activations become 8-bit, and of which kind, depends on the target: see ``placement``.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gocor.calibration.placement import Placement, Target, place
 from gocor.calibration.ranges import RangeTable
 from gocor.calibration.selection import Convolution
 from gocor.core.version import __version__
@@ -22,38 +23,36 @@ if TYPE_CHECKING:
 
 QUANTIZED = PREFIX + "int8"  # property of the result: how it was made
 OPERATORS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger")
-# The library's defaults are asymmetric, quantise biases, and TensorRT refuses both.
-_OPTIONS = {
-    "ActivationSymmetric": True,
-    "WeightSymmetric": True,
-    "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": ["Conv"],
-}
+# The library's defaults quantise biases, which TensorRT refuses.
+_OPTIONS = {"WeightSymmetric": True, "QuantizeBias": False}
 
 
 def quantize(
-    model: "onnx.ModelProto", convolutions: Sequence[Convolution], table: RangeTable
+    model: "onnx.ModelProto",
+    convolutions: Sequence[Convolution],
+    table: RangeTable,
+    target: Target = "tensorrt",
 ) -> "onnx.ModelProto":
     """A copy of a model in which the convolutions that are not kept compute with 8-bit numbers.
 
     Args:
-        model: of ``gocor export``, in float32 or with float16 features.
+        model: of ``prepare``, in float32 or with float16 features.
         convolutions: of ``select``.
-        table: ranges of their inputs.
+        table: ranges of the tensors of ``place``.
+        target: where the result is to run fast.
     """
     import onnx
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    chosen = [convolution for convolution in convolutions if not convolution.kept]
-    names = {convolution.name for convolution in chosen}
+    placement = place(model, convolutions, target)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    quantized = _library(copy, chosen, table)
-    _restore_others(quantized, model, names)
+    quantized = _library(copy, placement, table, target)
+    _restore_others(quantized, model, placement, target)
     ONNXModel(quantized).topological_sort()  # the library appends its nodes
-    _restore_facts(
-        quantized, model, {"method": table.method, "samples": table.samples, "convolutions": len(names)}
-    )
+    chosen = sum(not convolution.kept for convolution in convolutions)
+    facts = {"target": target, "method": table.method, "samples": table.samples, "convolutions": chosen}
+    _restore_facts(quantized, model, facts)
     return quantized
 
 
@@ -73,41 +72,74 @@ def weight_bytes(model: "onnx.ModelProto") -> int:
     )
 
 
-def _library(model: "onnx.ModelProto", chosen: Sequence[Convolution], table: RangeTable) -> "onnx.ModelProto":
-    from onnx import helper
+def _library(
+    model: "onnx.ModelProto", placement: Placement, table: RangeTable, target: Target
+) -> "onnx.ModelProto":
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    # A scale has the type of what it scales, and the library takes it from the range.
-    types = {t.name: helper.tensor_dtype_to_np_dtype(t.data_type).type for t in model.graph.initializer}
-    ranges = {
-        c.tensor: tuple(
-            types[c.weight](end) for end in (table.ranges[c.tensor].low, table.ranges[c.tensor].high)
-        )
-        for c in chosen
+    symmetric = target == "tensorrt"
+    options = {
+        "ActivationSymmetric": symmetric,
+        # A ReLU is what rounding to unsigned numbers does anyway; as a node of its own it would be computed.
+        "QDQKeepRemovableActivations": False,
+        "OpTypesToExcludeOutputQuantization": ["Conv"] if symmetric else [],
     }
+    kinds = {node.op_type for node in model.graph.node if node.name in placement.nodes}
     with contextlib.redirect_stdout(io.StringIO()):  # which belongs to results
         quantizer = QDQQuantizer(
-            model, per_channel=True, reduce_range=False,
-            weight_qType=QuantType.QInt8, activation_qType=QuantType.QInt8,
-            tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
-            nodes_to_quantize=[c.name for c in chosen], nodes_to_exclude=[], op_types_to_quantize=["Conv"],
-            extra_options=dict(_OPTIONS),
+            model, per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, placement, table)),
+            nodes_to_quantize=list(placement.nodes), nodes_to_exclude=[], op_types_to_quantize=sorted(kinds),
+            extra_options=_OPTIONS | options,
         )  # fmt: skip
         return quantizer.quantize_model()
 
 
-def _restore_others(quantized: "onnx.ModelProto", original: "onnx.ModelProto", names: set[str]) -> None:
-    """Gives every other node its own inputs back.
+def _ranges(
+    model: "onnx.ModelProto", placement: Placement, table: RangeTable
+) -> dict[str, tuple[np.floating, np.floating]]:
+    """Ends of each tensor's range in the type of its scale, which is that of the weights."""
+    from onnx import helper
+
+    ends = {name: (table.ranges[name].low, table.ranges[name].high) for name in placement.tensors}
+    for family in placement.families:
+        together = (min(ends[name][0] for name in family), max(ends[name][1] for name in family))
+        ends |= dict.fromkeys(family, together)
+    for node in model.graph.node:
+        if node.name in placement.nodes and node.op_type == "Relu":
+            ends.setdefault(node.input[0], ends[node.output[0]])  # cut off by the rounding
+    weights = {
+        node.input[1] for node in model.graph.node if node.name in placement.nodes and node.op_type == "Conv"
+    }
+    (kind,) = {
+        helper.tensor_dtype_to_np_dtype(tensor.data_type).type
+        for tensor in model.graph.initializer
+        if tensor.name in weights
+    }
+    return {name: (kind(low), kind(high)) for name, (low, high) in ends.items()}
+
+
+def _restore_others(
+    quantized: "onnx.ModelProto", original: "onnx.ModelProto", placement: Placement, target: Target
+) -> None:
+    """Gives every other node its own inputs back, as far as those exist in full precision.
 
     The library puts the quantised tensor in front of all that read it: flow heads, correlations, warps.
     """
+    names = set(placement.nodes)
     before = {node.name: node for node in original.graph.node if node.name not in names}
+    made: set[str] = set()
+    if target == "cpu":
+        made.update(name for node in original.graph.node if node.name in names for name in node.output)
     needed: set[str] = set()
     for node in quantized.graph.node:
         if node.name in before:
-            node.input[:] = before[node.name].input
+            for i, name in enumerate(before[node.name].input):
+                if name not in made:
+                    node.input[i] = name
             needed.update(node.input)
     there = {tensor.name for tensor in quantized.graph.initializer}
     quantized.graph.initializer.extend(

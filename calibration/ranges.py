@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ class RangeTable:
         pairs_sha256: of all their images, in order.
         model: file name of the model.
         model_sha256: of the file.
-        gocor_version: that measured them.
         ranges: by tensor, in the order of the graph.
+        channel_scales: what channels were divided by before, by tensor; see ``equalize``.
+        gocor_version: that measured them.
     """
 
     method: Method
@@ -55,6 +56,7 @@ class RangeTable:
     model: str
     model_sha256: str
     ranges: Mapping[str, Range]
+    channel_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     gocor_version: str = __version__
 
     def save(self, path: str | Path) -> None:
@@ -78,6 +80,8 @@ class RangeTable:
             if (found := content.pop("format", None)) != FORMAT:
                 raise ValueError(f"format {found}")
             content["ranges"] = {name: Range(**values) for name, values in content["ranges"].items()}
+            scales = content.pop("channel_scales", {})
+            content["channel_scales"] = {name: tuple(map(float, values)) for name, values in scales.items()}
             table = cls(**content)
             table._check()
         except OSError as error:
@@ -93,7 +97,8 @@ class RangeTable:
             raise ConfigError(where, got, "measure this one: leave --ranges out and give --pairs")
         if missing := sorted(tensors - self.ranges.keys()):
             got = f"has no range of {missing[0]} ({len(missing)} are missing)"
-            raise ConfigError(where, got, "it was measured with --keep; measure again without")
+            expected = "it was measured with --keep or for another --target; measure again"
+            raise ConfigError(where, got, expected)
 
     def _check(self) -> None:
         if self.method not in METHODS:

@@ -5,7 +5,7 @@ A node is named after its module, such as ``conv4_2.0/Conv``; the part before th
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ FLOW = "its output is the flow, where a step of 8 bits would be seen"
 UPSAMPLING = "it carries flow and features to the next level, with few weights"
 FIRST = "first layer: it sees the image itself, and costs next to nothing"
 OPTIMIZER = "GOCor's optimiser: its steps are too small for 8 bits"
+FINE = "it sees the finest detail: most of the error would come from here, and few of the weights are"
 UNKNOWN = "no rule names its scope"
 COMPUTED = "its weights are computed, not stored"
 ASKED = "asked for with --keep"
@@ -52,6 +53,7 @@ _CONTEXT = (
 RULES: dict[Family, tuple[Rule, ...]] = {
     "pwcnet": (
         Rule(r"conv1a\.0", "pyramid 1", FIRST),
+        Rule(r"conv([12])(?:a|aa|b)\.0", "pyramid {}", FINE),
         Rule(r"conv(\d)(?:a|aa|b)\.0", "pyramid {}"),
         Rule(r"conv(\d)_\d\.0", "decoder {}"),
         Rule(r"predict_flow(\d)(?:\.\d)?", "decoder {}", FLOW),
@@ -135,15 +137,6 @@ def select(
     return tuple(
         Convolution(c.name, c.part, c.tensor, c.weight, ASKED) if c.name in kept else c for c in found
     )
-
-
-def tensors_of(convolutions: Iterable[Convolution]) -> dict[str, str]:
-    """Inputs of the convolutions to quantise, in order, each with the first node that reads it."""
-    readers: dict[str, str] = {}
-    for convolution in convolutions:
-        if not convolution.kept:
-            readers.setdefault(convolution.tensor, convolution.name)
-    return readers
 
 
 def _classify(node: "onnx.NodeProto", family: Family, stored: set[str]) -> Convolution:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gocor.core.errors import ConfigError, OutputError
+from gocor.core.errors import ConfigError, ModelError, OutputError
 from gocor.core.files import check_writable, write_text, write_together
 from gocor.core.version import __version__
 from gocor.export.engine_build import Built, EngineBuild
@@ -82,6 +82,9 @@ def build_engine(
         raise ConfigError(path, f"has suffix {path.suffix!r}", "a name that ends in .engine")
     _check_distinct(Path(model), path, config)
     source = read_source(model)
+    if source.metadata.int8 and source.metadata.int8.target == "cpu":
+        got = "has the 8-bit form for CPUs, whose numbers TensorRT does not take"
+        raise ModelError(model, got, "gocor calibrate --target tensorrt makes TensorRT's")
     library = import_library(config.backend)
     for file in (path, config.inspect, config.timing_cache):
         if file is not None:

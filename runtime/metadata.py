@@ -51,12 +51,14 @@ class Int8:
     """What ``gocor calibrate`` did to a model.
 
     Attributes:
+        target: where the model is fast: ``tensorrt`` or ``cpu``.
         method: that ranges were chosen by.
         samples: pairs that they were measured on.
         convolutions: that compute with 8-bit numbers.
         repair: None without a budget.
     """
 
+    target: str
     method: str
     samples: int
     convolutions: int
@@ -210,7 +212,8 @@ def _repair(values: Mapping[str, Any]) -> Repair:
 
 def _int8(values: Mapping[str, Any]) -> Int8:
     repair = _repair(values["repair"]) if values.get("repair") else None
-    return Int8(str(values["method"]), int(values["samples"]), int(values["convolutions"]), repair)
+    target = str(values.get("target", "tensorrt"))
+    return Int8(target, str(values["method"]), int(values["samples"]), int(values["convolutions"]), repair)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {"repair": _repair, "int8": _int8}

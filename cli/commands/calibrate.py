@@ -32,6 +32,7 @@ LOWERED = "in 8 bits"
 EPILOG = examples(
     "gocor calibrate model.onnx -o model.int8.onnx --pairs pairs.csv",
     "gocor calibrate model.onnx -o model.int8.onnx --pairs left/ --pairs right/ --method minmax",
+    "gocor calibrate model.onnx -o model.int8.onnx --synthetic 64 --target cpu",
     "gocor calibrate model.onnx -o model.int8.onnx --synthetic 64 --keep 'decoder 2'",
     "gocor calibrate model.onnx --synthetic 64 --sensitivity --plot sensitivity.png",
     "gocor calibrate model.onnx -o model.int8.onnx --synthetic 64 --budget 0.1px",
@@ -56,6 +57,13 @@ def calibrate(
         int | None, typer.Option(metavar="N", help="Rather than --pairs: generate so many.")
     ] = None,
     samples: Annotated[int, typer.Option(help="At most so many of the pairs, spread evenly.")] = 64,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="Where the model is to be fast: tensorrt, or cpu for ONNX Runtime and OpenVINO. A CPU runs "
+            "either; TensorRT takes its own alone."
+        ),
+    ] = "tensorrt",
     method: Annotated[
         str | None, typer.Option(help="How ranges are chosen: percentile (default), minmax or entropy.")
     ] = None,
@@ -66,6 +74,9 @@ def calibrate(
             help="Leave these as they are, too: nodes, scopes or parts, as 'decoder 2' or 'conv2_*'.",
         ),
     ] = None,
+    equalize: Annotated[
+        bool, typer.Option(help="Even out channels first, which costs nothing later.")
+    ] = True,
     ranges: Annotated[
         Path | None, typer.Option(help="Take the ranges of an earlier run and measure none.")
     ] = None,
@@ -101,8 +112,9 @@ def calibrate(
     from gocor.calibration.calibrate import CalibrationConfig
 
     config = CalibrationConfig(
-        method=method, samples=samples, keep=tuple(keep or ()), ranges=ranges,  # type: ignore[arg-type]
-        synthetic=synthetic, threads=threads, sensitivity=sensitivity, budget=parse_budget(budget),
+        target=target, method=method, samples=samples, keep=tuple(keep or ()),  # type: ignore[arg-type]
+        equalize=equalize, ranges=ranges, synthetic=synthetic, threads=threads, sensitivity=sensitivity,
+        budget=parse_budget(budget),
     )  # fmt: skip
     source = pair_source(pairs or [])
     _check(output, config, json, plot)

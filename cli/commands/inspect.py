@@ -125,7 +125,7 @@ def _int8(described: "ModelMetadata") -> str | None:
     if (int8 := described.int8) is None:
         return None
     ranges = f"ranges by {int8.method} of {count_of_pairs(int8.samples)}"
-    return f"{int8.convolutions} convolutions, {ranges}{_repair(int8.repair)}"
+    return f"{int8.convolutions} convolutions for {int8.target}, {ranges}{_repair(int8.repair)}"
 
 
 def _repair(repair: "Repair | None") -> str:

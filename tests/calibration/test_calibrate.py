@@ -1,60 +1,30 @@
 """The whole way from a model to its 8-bit form, on small networks with seeded weights."""
 
 import dataclasses
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from calibration_tools import build_with_rtx, pairs, refusal
 from onnx import TensorProto, numpy_helper
 from toy_models import save_toy
 
 import gocor
 from gocor.calibration.calibrate import CalibrationConfig, calibrate
 from gocor.calibration.ranges import RangeTable
-from gocor.core.errors import ConfigError, GocorError, ImageError, ModelError
+from gocor.core.errors import ConfigError, ImageError, ModelError
 from gocor.export.checkpoint import seeded_network
 from gocor.export.onnx_export import export_onnx
 from gocor.runtime.images import save_image
 from gocor.runtime.metadata import Int8
-from gocor.runtime.pairs import FilePairs, Pair, PairSource
 from gocor.runtime.sample_pair import sample_pair
 from gocor.runtime.spec import SPECS
 
 pytest.importorskip("onnxruntime")
 
 REAL = {"pwcnet": (384, 512), "glunet": (480, 640)}
-
-
-def pairs(count: int, side: int = 64) -> PairSource:
-    reference, query, _ = sample_pair(side, side)
-
-    def load(shift: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.roll(reference, shift, axis=1), np.roll(query, shift, axis=1)
-
-    return FilePairs([Pair(f"p{i}", (), None, lambda i=i: load(5 * i)) for i in range(count)])  # type: ignore[misc]
-
-
-def refusal(kind: type[GocorError], *arguments: Any, **settings: Any) -> str:
-    with pytest.raises(kind) as error:
-        calibrate(*arguments, CalibrationConfig(**settings))
-    return str(error.value)
-
-
-def build_with_rtx(model: Path) -> dict[str, Any]:
-    """Layers of the model in TensorRT-RTX, built in a process of its own."""
-    pytest.importorskip("tensorrt_rtx", reason='pip install "gocor-deploy[rtx]"')
-    program = Path(__file__).parents[1] / "rtx_build.py"
-    command = [sys.executable, "-X", "faulthandler", program, "sm_89", model]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    outcome: dict[str, Any] = json.loads(done.stdout)[str(model)]
-    assert "error" not in outcome, outcome
-    return outcome
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +37,9 @@ def test_the_8_bit_model_is_loaded_and_close_to_the_model(made: Any, exported: A
     reference, query, _ = sample_pair(64, 64)
     with gocor.load(exported.model) as before, gocor.load(made.path) as after:
         first, second = before(reference, query), after(reference, query)
-        assert after.metadata == dataclasses.replace(before.metadata, int8=Int8("percentile", 8, 48))
+        assert after.metadata == dataclasses.replace(
+            before.metadata, int8=Int8("tensorrt", "percentile", 8, 43)
+        )
     error = np.hypot(*(first - second)).mean()
     assert 0 < error < 0.1 * np.hypot(*first).mean()
 
@@ -75,7 +47,7 @@ def test_the_8_bit_model_is_loaded_and_close_to_the_model(made: Any, exported: A
 def test_the_report_says_what_was_done(made: Any, exported: Any) -> None:
     assert [made.ranges.method, made.ranges.samples, made.ranges.model] == ["percentile", 8, "model.onnx"]
     assert made.source == exported.model
-    assert sum(not c.kept for c in made.convolutions) == 48
+    assert sum(not c.kept for c in made.convolutions) == 43
     assert len(made.convolutions) == 68
     assert made.quantized_weight_bytes < 0.3 * made.weight_bytes
     assert made.quantized_bytes == made.path.stat().st_size < 0.3 * made.bytes
@@ -104,20 +76,19 @@ def test_the_table_makes_the_same_model_again_without_pairs(made: Any, exported:
     assert again.ranges == made.ranges
     fewer = CalibrationConfig(ranges=made.table, keep=("decoder *",))
     kept = calibrate(exported.model, tmp_path / "b.onnx", pairs(2), fewer)
-    assert sum(not c.kept for c in kept.convolutions) == 48 - 25
+    assert sum(not c.kept for c in kept.convolutions) == 43 - 25
     assert kept.drift is not None
     assert not kept.drift.apart
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy"])
 def test_other_methods_choose_other_ranges(method: str, made: Any, exported: Any, tmp_path: Path) -> None:
-    config = CalibrationConfig(method=method, keep=("decoder *", "pyramid [3-6]", "context*"))  # type: ignore[arg-type]
+    config = CalibrationConfig(method=method, keep=("decoder [3-6]", "context*"))  # type: ignore[arg-type]
     report = calibrate(exported.model, tmp_path / "m.onnx", pairs(10), config)
     assert report.ranges.pairs_sha256 == made.ranges.pairs_sha256
     everything = []
     for name, entry in report.ranges.ranges.items():
-        seen = made.ranges.ranges[name]
-        assert (entry.minimum, entry.maximum) == (seen.minimum, seen.maximum)
+        assert entry.minimum <= entry.low <= entry.high <= entry.maximum, name
         everything.append((entry.low, entry.high) == (entry.minimum, entry.maximum))
     assert all(everything) == (method == "minmax")
 
@@ -126,7 +97,7 @@ def test_ranges_that_cut_much_off_are_noticed(exported: Any, tmp_path: Path, mon
     monkeypatch.setattr("gocor.calibration.histogram.PERCENTILE", 95)
     report = calibrate(exported.model, tmp_path / "m.onnx", pairs(10))
     assert len(report.notes) == 1
-    assert report.notes[0].startswith("48 of 48 ranges cut off more than 0.5 % of their values, ")
+    assert report.notes[0].startswith("43 of 43 ranges cut off more than 0.5 % of their values, ")
     assert report.notes[0].endswith(" %; --method minmax cuts off none")
 
 
@@ -161,7 +132,7 @@ def test_pairs_that_cannot_be_read_are_refused(exported: Any, tmp_path: Path) ->
 
 def test_an_8_bit_model_is_refused(made: Any, tmp_path: Path) -> None:
     assert refusal(ModelError, made.path, tmp_path / "m.onnx", pairs(2)) == (
-        f"{made.path}: is already quantised (144 nodes of 8-bit arithmetic); give the float32 model that it "
+        f"{made.path}: is already quantised (129 nodes of 8-bit arithmetic); give the float32 model that it "
         "was made from"
     )
 
@@ -196,7 +167,7 @@ def test_a_float16_model_keeps_what_is_not_in_8_bits_in_float16(made: Any, tmp_p
     outcome = build_with_rtx(output)
     # ONNX wants float16 scales for float16 values; the library says that it widens them.
     assert all(text.endswith(" scales to fp32.") for text in outcome["warnings"])
-    assert outcome["layers"]["quantize int8"] >= 48
+    assert outcome["layers"]["quantize int8"] >= 43
 
 
 def test_what_is_no_model_to_quantise_is_refused(exported: Any, tmp_path: Path) -> None:
@@ -245,7 +216,7 @@ def test_ranges_and_another_method_are_refused(made: Any, exported: Any, tmp_pat
 def test_tensorrt_rtx_builds_the_8_bit_model(made: Any) -> None:
     outcome = build_with_rtx(made.path)
     assert outcome["warnings"] == []
-    assert outcome["layers"]["quantize int8"] >= 48
+    assert outcome["layers"]["quantize int8"] >= 43
     assert outcome["layers"]["grid_sample float32"] == 4
 
 

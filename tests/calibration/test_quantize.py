@@ -95,7 +95,9 @@ def test_numbers_are_symmetric_and_weights_have_a_scale_for_each_channel(
 
 def test_it_says_how_it_was_made(original: onnx.ModelProto, quantized: onnx.ModelProto) -> None:
     before, after = ({p.key: p.value for p in m.metadata_props} for m in (original, quantized))
-    assert after.pop(QUANTIZED) == '{"method": "minmax", "samples": 9, "convolutions": 47}'
+    assert after.pop(QUANTIZED) == (
+        '{"target": "tensorrt", "method": "minmax", "samples": 9, "convolutions": 42}'
+    )
     assert before == after
     assert quantized.producer_name == "gocor"
 

@@ -81,5 +81,6 @@ def test_ranges_that_lack_a_tensor_are_refused() -> None:
     with pytest.raises(ConfigError) as error:
         TABLE.check_fits("ab" * 32, {"relu", "cat_3", "cat_4"}, "r.json")
     assert str(error.value) == (
-        "r.json: has no range of cat_3 (2 are missing); it was measured with --keep; measure again without"
+        "r.json: has no range of cat_3 (2 are missing); "
+        "it was measured with --keep or for another --target; measure again"
     )

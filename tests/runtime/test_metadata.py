@@ -65,11 +65,11 @@ def test_files_that_say_no_precision_are_fp32() -> None:
 def test_what_was_done_for_lower_precision_is_read_back() -> None:
     assert METADATA.to_properties().keys().isdisjoint({"gocor.int8", "gocor.repair"})
     repair = Repair(0.1, 0.09, ("conv2a.0",))
-    described = metadata(repair=repair, int8=Int8("minmax", 8, 47, repair))
+    described = metadata(repair=repair, int8=Int8("cpu", "minmax", 8, 47, repair))
     properties = described.to_properties()
     assert ModelMetadata.from_properties(properties, "m.onnx") == described
     properties["gocor.int8"] = '{"method": "entropy", "samples": 9, "convolutions": 2, "later": true}'
-    assert ModelMetadata.from_properties(properties, "m.onnx").int8 == Int8("entropy", 9, 2)
+    assert ModelMetadata.from_properties(properties, "m.onnx").int8 == Int8("tensorrt", "entropy", 9, 2)
 
 
 def test_interface_of_an_images_model() -> None:
