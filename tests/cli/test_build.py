@@ -11,6 +11,7 @@ from toy_models import save_toy
 
 from gocor.core.errors import ConfigError
 from gocor.export.engine_config import EngineConfig
+from gocor.plugins.registry import KERNELS
 
 Invoke = Callable[..., tuple[int, str, str]]
 RTX = ("--backend", "tensorrt-rtx")
@@ -39,7 +40,8 @@ def test_the_summary_says_what_was_built(model: Path, invoke: Invoke) -> None:
     assert facts["inputs"] == "reference uint8 (1, 32, 64, 3)"
     assert facts["outputs"] == "flow float32 (1, 2, 32, 64)"
     assert (
-        facts["operators"] == f"1 LocalCorrelation, 1 LocalCorrelationTranspose, in layers of {name} itself"
+        facts["operators"]
+        == f"1 LocalCorrelation, 1 LocalCorrelationTranspose, 1 LocalGOCor, in layers of {name} itself"
     )
     assert facts["TF32"] == "off"
     assert facts["layers"].endswith("parsed; those of the engine are shown only by its GPU")
@@ -53,7 +55,7 @@ def test_everything_as_json(model: Path, invoke: Invoke) -> None:
     report = json.loads(out)
     assert code == 0
     assert report["manifest"]["backend"] == "tensorrt-rtx"
-    assert report["operators"] == {"LocalCorrelation": 1, "LocalCorrelationTranspose": 1}
+    assert report["operators"] == dict.fromkeys(KERNELS, 1)
     assert report["bytes"] == model.with_suffix(".engine").stat().st_size
 
 

@@ -30,7 +30,7 @@ from gocor.export.engine import EngineReport, build_engine
 from gocor.export.engine_config import EngineConfig
 from gocor.plugins import ptx
 from gocor.plugins.plugin_library import PluginLibrary
-from gocor.plugins.registry import CORRELATIONS
+from gocor.plugins.registry import KERNELS
 from gocor.runtime.manifest import EngineManifest
 
 
@@ -39,7 +39,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     """TensorRT and a GPU."""
     fake = FakeTensorRT()
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr("gocor.plugins.tensorrt_quick.register", lambda: fake.plugins.update(CORRELATIONS))
+    monkeypatch.setattr("gocor.plugins.tensorrt_quick.register", lambda: fake.plugins.update(KERNELS))
     put_gpu(monkeypatch)
     return fake
 
@@ -106,9 +106,9 @@ def test_options_are_set(library: FakeTensorRT, model: Path) -> None:
 
 def test_the_inspectors_layers_are_summed_up_and_written(library: FakeTensorRT, model: Path) -> None:
     report = build(model, inspect=model.with_name("layers.json"))
-    assert report.operators == {"LocalCorrelation": 1, "LocalCorrelationTranspose": 1}
+    assert report.operators == dict.fromkeys(KERNELS, 1)
     assert report.layers is not None
-    assert report.layers.counts["PluginV3 float32"] == 2
+    assert report.layers.counts["PluginV3 float32"] == len(KERNELS)
     assert report.layers.plugins == report.operators
     written = json.loads(model.with_name("layers.json").read_text())
     assert sum(report.layers.counts.values()) == len(written["Layers"])
@@ -138,7 +138,7 @@ def test_a_parser_that_takes_the_function_body_is_an_error(
         "gocor.plugins.tensorrt_quick.register", lambda: library.plugins.add("LocalCorrelation")
     )
     assert refusal(ModelError, model) == (
-        "m.onnx: has nodes that TensorRT's parser did not make plugins of (level/Transpose); "
+        "m.onnx: has nodes that TensorRT's parser did not make plugins of (level/Transpose, level/GOCor); "
         "export it again, or build without a plugin: --plugins none"
     )
 
@@ -190,7 +190,7 @@ def test_a_plugin_library_is_loaded_and_named_by_its_hash(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(CORRELATIONS)
+    library.in_library = set(KERNELS)
     report = build(model, plugin_library=file)
     assert (report.manifest.plugins, report.manifest.plugin_sha256) == ("library", sha256(file))
     build(model, plugin_library=file, version_compatible=True)
@@ -201,7 +201,7 @@ def test_a_plugin_library_may_be_a_bare_name_in_the_working_folder(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(CORRELATIONS)
+    library.in_library = set(KERNELS)
     monkeypatch.chdir(model.parent)
     report = build(model, plugin_library=Path(file.name), version_compatible=True)
     assert report.manifest.plugins == "library"
@@ -212,7 +212,7 @@ def test_the_plugin_library_is_not_taken_for_the_packages_plugins(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(CORRELATIONS)
+    library.in_library = set(KERNELS)
     build(model, plugin_library=file)
     model.with_suffix(".engine").unlink()
     assert refusal(ConfigError, model) == (
@@ -229,7 +229,7 @@ def test_the_packages_plugins_are_not_taken_for_a_plugin_library(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch)
-    library.in_library = set(CORRELATIONS)
+    library.in_library = set(KERNELS)
     build(model)
     build(model).path.unlink()  # again the same is no mixture
     assert refusal(ConfigError, model, plugin_library=file) == (
@@ -297,7 +297,7 @@ def test_an_operator_of_a_later_gocor_is_built_of_its_body(library: FakeTensorRT
     later.graph.node.append(node)
     onnx.save(later, model)
     report = build(model)
-    assert report.operators == {"LocalCorrelation": 1, "LocalCorrelationTranspose": 1}
+    assert report.operators == dict.fromkeys(KERNELS, 1)
     assert report.manifest.plugins == "quick"
 
 
@@ -305,7 +305,10 @@ def test_an_operator_of_a_later_gocor_is_built_of_its_body(library: FakeTensorRT
     ("operators", "reason"),
     [
         (set(), "cannot be loaded"),
-        ({"LocalCorrelation"}, "has no plugin LocalCorrelationTranspose of the version asked for"),
+        (
+            {"LocalCorrelation"},
+            "has no plugin LocalCorrelationTranspose, LocalGOCor of the version asked for",
+        ),
     ],
 )
 def test_a_plugin_library_that_does_not_fit(
@@ -327,7 +330,7 @@ def test_a_plugin_library_of_another_tensorrt(
     library: FakeTensorRT, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = fake_library(model.with_name("libgocor_plugins.so"), monkeypatch, tensorrt="10.13.3.9")
-    library.in_library = set(CORRELATIONS)
+    library.in_library = set(KERNELS)
     assert "was built for TensorRT 10.13.3.9, and this is 11.4.0.106" in refusal(
         ConfigError, model, plugin_library=file
     )
