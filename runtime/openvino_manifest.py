@@ -9,14 +9,14 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from gocor.core.errors import ModelError
 from gocor.runtime.manifest import EngineManifest, Manifest, release
 
 InferencePrecision = Literal["f32", "bf16"]
 INFERENCE_PRECISIONS: tuple[InferencePrecision, ...] = ("f32", "bf16")
-OPENVINO = "openvino"
+OPENVINO: Final = "openvino"
 OPENVINO_SUFFIX = ".xml"
 
 
