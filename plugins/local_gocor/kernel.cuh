@@ -103,8 +103,17 @@ struct Left<half_t, BLOCKS> {
         return part(high[step][pair]) + part(low[step][pair]);
     }
 
-    GOCOR_DEVICE void multiply_add_to(float (&sum)[4], int step, unsigned right, unsigned next) const {
-        multiply_add(sum, low[step], {right, next});
+    // Two products, in turns, since each sum has to wait for the last one. `exact`: without what is missing.
+    GOCOR_DEVICE void multiply_add_to(float (&first)[4], float (&second)[4], int step, const unsigned (&right)[4],
+                                      bool exact) const {
+        if (!exact) multiply_add(first, low[step], {right[0], right[1]});
+        if (!exact) multiply_add(second, low[step], {right[2], right[3]});
+        multiply_add(first, high[step], {right[0], right[1]});
+        multiply_add(second, high[step], {right[2], right[3]});
+    }
+
+    GOCOR_DEVICE void multiply_add_to(float (&sum)[4], int step, unsigned right, unsigned next, bool exact) const {
+        if (!exact) multiply_add(sum, low[step], {right, next});
         multiply_add(sum, high[step], {right, next});
     }
 };
@@ -153,24 +162,22 @@ GOCOR_DEVICE void multiply_add_parts(float (&sum)[4], const Parts<4>& left, floa
 // g (16 pixels x channels) += u (16 pixels x one row of the window) features (row x channels).
 template <int RADIUS>
 GOCOR_DEVICE void add_to_filters(Block (&filters)[2], const Left<half_t, Tiling<half_t, RADIUS>::BLOCKS>& left,
-                                 const half_t* row) {
+                                 const half_t* row, bool exact) {
     using Tile = Tiling<half_t, RADIUS>;
     const int lane = thread_index() % 32;
     unsigned right[4];
     load_matrices(right, row + (lane / 16 * 8 + lane % 8) * Tile::PITCH + lane / 8 % 2 * 8);
-    left.multiply_add_to(filters[0], 0, right[0], right[1]);
-    left.multiply_add_to(filters[1], 0, right[2], right[3]);
+    left.multiply_add_to(filters[0], filters[1], 0, right, exact);
     if constexpr (Tile::BLOCKS == 3) {
         unsigned third[2];
         load_matrices(third, row + lane % 16 * Tile::PITCH + 16);
-        left.multiply_add_to(filters[0], 1, third[0], 0);
-        left.multiply_add_to(filters[1], 1, third[1], 0);
+        left.multiply_add_to(filters[0], filters[1], 1, {third[0], 0, third[1], 0}, exact);
     }
 }
 
 template <int RADIUS>
 GOCOR_DEVICE void add_to_filters(Block (&filters)[Tiling<float, RADIUS>::CHANNELS / 8],
-                                 const Left<float, Tiling<float, RADIUS>::BLOCKS>& left, const float* row) {
+                                 const Left<float, Tiling<float, RADIUS>::BLOCKS>& left, const float* row, bool) {
     using Tile = Tiling<float, RADIUS>;
     const int lane = thread_index() % 32;
     GOCOR_UNROLL
@@ -187,24 +194,23 @@ GOCOR_DEVICE void add_to_filters(Block (&filters)[Tiling<float, RADIUS>::CHANNEL
 // p (16 pixels x one row of the window) += g (16 pixels x channels) features (channels x row).
 template <int RADIUS>
 GOCOR_DEVICE void add_to_products(Block (&products)[Tiling<half_t, RADIUS>::BLOCKS], const Left<half_t, 2>& filters,
-                                  const half_t* row) {
+                                  const half_t* row, bool exact) {
     using Tile = Tiling<half_t, RADIUS>;
     const int lane = thread_index() % 32;
     const half_t* channel = row + lane % 16 * Tile::PITCH;
     unsigned right[4];
     load_matrices_transposed(right, channel + lane / 16 * 8);
-    filters.multiply_add_to(products[0], 0, right[0], right[1]);
-    filters.multiply_add_to(products[1], 0, right[2], right[3]);
+    filters.multiply_add_to(products[0], products[1], 0, right, exact);
     if constexpr (Tile::BLOCKS == 3) {
         unsigned third[2];
         load_matrices_transposed(third, channel + 16);
-        filters.multiply_add_to(products[2], 0, third[0], third[1]);
+        filters.multiply_add_to(products[2], 0, third[0], third[1], exact);
     }
 }
 
 template <int RADIUS>
 GOCOR_DEVICE void add_to_products(Block (&products)[Tiling<float, RADIUS>::BLOCKS],
-                                  const Left<float, Tiling<float, RADIUS>::CHANNELS / 8>& filters, const float* row) {
+                                  const Left<float, Tiling<float, RADIUS>::CHANNELS / 8>& filters, const float* row, bool) {
     using Tile = Tiling<float, RADIUS>;
     const int lane = thread_index() % 32;
     GOCOR_UNROLL
@@ -448,19 +454,23 @@ public:
         set_direction(values);
     }
 
-    // Along the direction: g, |g|^2, and products of g with the reference, or the query if it is `last`.
-    GOCOR_DEVICE void pass(Features<T, RADIUS>& features, bool last) {
+    // Along the direction: g, |g|^2, and products of g with the reference, or the query if it is `last`. The `first`
+    // one is along the reference vectors, which are exact.
+    GOCOR_DEVICE void pass(Features<T, RADIUS>& features, bool first, bool last) {
         for_each([&](int row, int block, int i) { products_[row][block][i] = 0; });
         float squares[2] = {};
         const int first_row = (group_ * 2 + split_ * OWN) * Tile::COLUMNS;
         GOCOR_NO_UNROLL
         for (int chunk = 0; chunk < features.chunks(); ++chunk) {
             const T* rows = features.reference(chunk) + first_row;
-            Block filters[Tile::CHANNELS / 8] = {};
+            Block filters[Tile::CHANNELS / 8] = {}, others[Tile::CHANNELS / 8] = {};
             GOCOR_UNROLL
             for (int row = 0; row < OWN; ++row) {
-                add_to_filters<RADIUS>(filters, direction_[row], rows + row * Tile::COLUMNS);
+                auto& sum = row % 2 == 0 ? filters : others;  // each waits for the last product
+                add_to_filters<RADIUS>(sum, direction_[row], rows + row * Tile::COLUMNS, first);
             }
+            GOCOR_UNROLL
+            for (int i = 0; i < Tile::CHANNELS / 8 * 4; ++i) filters[i / 4][i % 4] += others[i / 4][i % 4];
             add_partials(filters);
             GOCOR_UNROLL
             for (int i = 0; i < Tile::CHANNELS / 8 * 4; ++i) {
@@ -471,7 +481,7 @@ public:
             left.set(filters, {1, 1});
             GOCOR_UNROLL
             for (int row = 0; row < OWN; ++row) {
-                add_to_products<RADIUS>(products_[row], left, rows + row * Tile::COLUMNS);
+                add_to_products<RADIUS>(products_[row], left, rows + row * Tile::COLUMNS, first);
             }
         }
         GOCOR_UNROLL
@@ -557,7 +567,7 @@ GOCOR_DEVICE void run(const T* reference, const T* query, const float* target, c
         } else {
             optimizer.turn_to_gradient(regularization);
         }
-        optimizer.pass(features, last);
+        optimizer.pass(features, step == 0, last);
         if (step == 0) {
             optimizer.initialize(scaling);
         } else if (!last) {

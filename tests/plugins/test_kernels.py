@@ -407,7 +407,19 @@ PLANTS = {
 }
 
 
-@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+# Of each kind of mistake one is enough in the fast tests: every one is a compilation.
+SLOW_PLANTS = [
+    PLANTS["features overwritten while they are used"],
+    PLANTS["features read before they are there"],
+    PLANTS["a map too small"],
+]
+EACH_PLANT = [
+    pytest.param(plant, id=name, marks=pytest.mark.slow if plant in SLOW_PLANTS else ())
+    for name, plant in PLANTS.items()
+]
+
+
+@pytest.mark.parametrize("plant", EACH_PLANT)
 def test_planted_mistake_is_found(plant: Plant, tmp_path: Path) -> None:
     plugins = tmp_path / "plugins"
     for folder in ("native", *(schema.torch_name for schema in KERNELS.values())):
