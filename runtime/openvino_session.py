@@ -96,14 +96,13 @@ class OpenVINOEstimator(FlowEstimator):
         library = import_openvino()
         manifest.check_runs_on(release_of(library))
         compiled = _compile(library, manifest, precision, threads, throughput)
-        self.manifest, self.execution = manifest, _execution(compiled)
+        operators = compiled.get_runtime_model().get_ops()
+        self.manifest, self.execution = manifest, _execution(compiled, operators)
         _check_execution(compiled, manifest, self.execution, precision)
         _check_interface(compiled, manifest)
         if precision == "bf16":
             _note_slow_bf16(path)
-        super().__init__(
-            path, manifest.metadata, OPENVINO, {DEVICE: len(compiled.get_runtime_model().get_ops())}
-        )
+        super().__init__(path, manifest.metadata, OPENVINO, {DEVICE: len(operators)})
         self.streams = self.execution.streams
         self._compiled: Any = compiled
         self._idle: list[Any] = []  # infer requests; append and pop are atomic
@@ -129,6 +128,8 @@ class OpenVINOEstimator(FlowEstimator):
                 self.path, f"failed in OpenVINO ({_reason(error)})", "see gocor doctor"
             ) from error
         self._idle.append(request)
+        if self._compiled is None:  # closed in between; a request would keep the model's memory
+            self._idle.clear()
         return {name: results[name] for name in self.metadata.output_names}
 
     def _each(self, run: Callable[[int], None], starts: Iterable[int]) -> None:
@@ -189,9 +190,9 @@ def _compile(
         raise ModelError(manifest.path, got, f"rebuild it: {manifest.rebuild}") from error
 
 
-def _execution(compiled: Any) -> Execution:
+def _execution(compiled: Any, operators: Iterable[Any]) -> Execution:
     counts: Counter[str] = Counter()
-    for operator in compiled.get_runtime_model().get_ops():
+    for operator in operators:
         about = operator.get_rt_info()
         if about["layerType"].astype(str) in _ARITHMETIC:
             counts[about["runtimePrecision"].astype(str)] += 1

@@ -26,7 +26,7 @@ def bench(
     models: Annotated[list[Path], typer.Argument(help="Models; the others are compared with the first.")],
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="cpu (default), cuda or tensorrt; may be repeated. Engines run on their own."),
+        typer.Option(help="cpu (default), cuda or tensorrt; may be repeated. Engines and .xml know."),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Timed runs of each, interleaved.")] = 20,
     warmup: Annotated[int, typer.Option(help="Runs of each before that.")] = 3,

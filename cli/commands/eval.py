@@ -33,7 +33,7 @@ ROWS = (  # name, unit, attribute of Scores, more is better
 def eval(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Models, engines and checkpoints; the others are compared with the first."),
+        typer.Argument(help="Models, engines, .xml and checkpoints; the others are compared with the first."),
     ] = None,
     dataset: Annotated[
         str,
@@ -46,7 +46,7 @@ def eval(
     limit: Annotated[int | None, typer.Option(help="At most so many pairs, spread evenly.")] = None,
     peers: Annotated[str, typer.Option(help="Beside them: dis, farneback (OpenCV); comma-separated.")] = "",
     provider: Annotated[
-        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engines know.")
+        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engines and .xml know.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures, of every pair, here.")] = None,

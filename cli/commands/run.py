@@ -22,7 +22,7 @@ EPILOG = examples(
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model of gocor export, or engine of gocor build.")],
+    model: Annotated[Path, typer.Argument(help="Model of gocor export, or what gocor build made of it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     reference: Annotated[Path | None, typer.Argument(help="Image, folder of images, or video.")] = None,
     query: Annotated[Path | None, typer.Argument(help="Image or folder; not for a video.")] = None,
@@ -30,7 +30,7 @@ def run(
         Path | None, typer.Option(help="CSV file with columns reference, query and, if wanted, name.")
     ] = None,
     provider: Annotated[
-        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. An engine knows.")
+        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engine and .xml know.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     format: Annotated[str, typer.Option(help="Flow file: flo, kitti (16-bit PNG) or npy.")] = "flo",

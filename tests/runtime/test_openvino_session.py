@@ -131,6 +131,20 @@ def test_a_closed_estimator_says_so(xml: Path) -> None:
     assert refusal(lambda: estimator(*pairs())) == f"{xml}: was closed; load it again to go on"
 
 
+def test_a_call_that_outlives_its_estimator_leaves_nothing(
+    xml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Request:
+        def infer(self, *_: object, **__: object) -> dict[str, np.ndarray]:
+            estimator.close()
+            return {"flow": np.zeros((1, 2, 32, 64), np.float32)}
+
+    estimator = OpenVINOEstimator(xml)
+    monkeypatch.setattr(estimator, "_idle", [Request()])
+    assert not estimator(*pairs()).any()
+    assert estimator._idle == []
+
+
 @pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16")
 def test_bf16_is_what_the_manifest_or_the_caller_says(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +192,7 @@ def test_what_runs_is_what_was_asked_for(
 ) -> None:
     """OpenVINO's default on a CPU with AVX512-BF16 is bfloat16."""
     runs = dataclasses.replace(Execution("f32", 1, 1, {}), **changes)
-    monkeypatch.setattr(openvino_session, "_execution", lambda _: runs)
+    monkeypatch.setattr(openvino_session, "_execution", lambda *_: runs)
     if not message:
         gocor.load(xml).close()
         return
@@ -187,12 +201,15 @@ def test_what_runs_is_what_was_asked_for(
 
 def test_another_device_is_an_error(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Compiled:
+        def get_runtime_model(self) -> Any:
+            return types.SimpleNamespace(get_ops=list)
+
         def get_property(self, name: str) -> list[str]:
             assert name == "EXECUTION_DEVICES"
             return ["GPU.0"]
 
     monkeypatch.setattr(openvino_session, "_compile", lambda *_: Compiled())
-    monkeypatch.setattr(openvino_session, "_execution", lambda _: Execution("f32", 1, 1, {}))
+    monkeypatch.setattr(openvino_session, "_execution", lambda *_: Execution("f32", 1, 1, {}))
     assert refusal(lambda: gocor.load(xml)) == f"provider: OpenVINO runs {xml} on GPU.0; the CPU"
 
 
