@@ -171,7 +171,10 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
         ModelError: types or shapes contradict each other.
     """
     # Conv takes BF16 from opset 22 on, and GridSample is wrong from 20 on: TensorRT takes both at 19.
-    beyond = any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer)
+    beyond = any(
+        node.op_type == "Cast" and helper.get_node_attr_value(node, "to") == TensorProto.BFLOAT16
+        for node in model.graph.node
+    )
     try:
         graph = shape_inference.infer_shapes(model, check_type=not beyond, strict_mode=True).graph
     except Exception as error:  # its exceptions have no common base but this

@@ -54,7 +54,7 @@ def spoiled() -> Iterator[Any]:
         model.CopyFrom(traced[0])
         return model, traced[1]
 
-    few = precision.PrecisionPolicy(low=("conv3*", "conv6_*", "predict_flow6.0"), keep=("conv3_*",))
+    few = precision.PrecisionPolicy(low=("conv3*", "conv6_*", "entry"), keep=("conv3_*",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, "trace_export", copy)
         patch.setitem(precision.POLICIES, "PWCNet", few)
@@ -73,12 +73,12 @@ def test_the_spoiled_part_is_the_worst(exported_half: Any) -> None:
     worst, *others = found.parts
     assert worst.part == "pyramid 3"
     assert all(part.aepe < worst.aepe / 3 for part in others)
-    assert {part.part for part in others} == {"correlations", "decoder 6"}
+    assert {part.part for part in others} == {"correlations", "decoder 6", "decoders' entries"}
     assert len(found.together.pairs) == 8  # of 12
     assert exported_half.repaired is None
     assert exported_half.export.metadata.repair is None
     saved = {part.part: part.saved_bytes for part in found.parts}
-    assert saved["correlations"] == 0
+    assert saved["correlations"] == saved["decoders' entries"] == 0
     assert sum(saved.values()) == found.saved_bytes
     assert saved["pyramid 3"] == 2 * 9 * (32 * 64 + 2 * 64 * 64)
 
@@ -105,12 +105,30 @@ def test_the_repair_keeps_exactly_the_spoiled_module(
     model = onnx.load(tmp_path / "m.onnx")
     types = value_types(model)
     half = {scope_of(n) for n in model.graph.node if n.op_type == "Conv" and types[n.input[1]] == 10}
-    assert half == {"conv3a.0", "conv3aa.0", "predict_flow6.0", *(f"conv6_{index}.0" for index in range(5))}
+    assert half == {"conv3a.0", "conv3aa.0", *(f"conv6_{index}.0" for index in range(5))}
 
 
-def test_a_budget_that_cannot_be_met_leaves_earlier_files(spoiled: Any, tmp_path: Path) -> None:
+def test_bfloat16_is_measured_likewise(exported_half: Any, spoiled: Any, tmp_path: Path) -> None:
+    """A part without weights, too, whose form has no constant in that precision."""
+    config = dataclasses.replace(CONFIG, precision="bf16")
+    report = export_within(spoiled, tmp_path / "m.onnx", config, HalfConfig(sensitivity=True, pairs=pairs()))
+    assert report.sensitivities is not None
+    coarse = {part.part: part.aepe for part in report.sensitivities.parts}
+    fine = {part.part: part.aepe for part in exported_half.sensitivities.parts}
+    assert coarse.keys() == fine.keys() - {"correlations"}
+    assert all(coarse[name] > fine[name] for name in ("decoder 6", "decoders' entries"))
+    assert report.export.metadata.precision == "bf16"
+
+
+def test_a_budget_that_cannot_be_met_leaves_earlier_files(
+    spoiled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repair(*_: object) -> None:  # as in tests/calibration/test_repair.py, which saves its measurements
+        raise ConfigError("--budget", "cannot be met")
+
+    monkeypatch.setattr("gocor.calibration.half.repair", repair)
     (tmp_path / "m.onnx").write_text("earlier")
-    with pytest.raises(ConfigError, match="--budget: 1e-09 px cannot be met; the best is "):
+    with pytest.raises(ConfigError, match="--budget: cannot be met"):
         export_within(spoiled, tmp_path / "m.onnx", CONFIG, HalfConfig(1e-9, pairs=pairs()))
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert (tmp_path / "m.onnx").read_text() == "earlier"
