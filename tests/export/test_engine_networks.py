@@ -43,8 +43,9 @@ def check(report: dict[str, Any], target: str) -> None:
     assert manifest.targets == (target,)
     assert manifest.plugins == "none"
     spec = manifest.metadata.spec
-    assert ("LocalCorrelationTranspose" in report["operators"]) == spec.local_gocor
-    assert report["operators"]["LocalCorrelation"] >= 3
+    (operator,) = report["operators"]
+    assert operator == ("LocalGOCor" if spec.local_gocor else "LocalCorrelation")
+    assert report["operators"][operator] >= 3
     assert report["network"]["grid_sample float32"] >= 3
     assert not [kind for kind in report["network"] if "float64" in kind]
 

@@ -31,7 +31,7 @@ from gocor.runtime.spec import SPECS
 
 SMALL = {"pwcnet": (60, 128), "glunet": (256, 250)}
 REAL = {"pwcnet": (384, 512), "glunet": (480, 640)}
-# Casts with one iteration. Each of GOCor's takes 4 in a module, of residual, gradient and what they become.
+# Casts of the models here; a fused GOCor takes none of its own.
 CASTS = {"PWCNet": 19, "PWCNet_GOCor": 19, "GLUNet": 20, "GLUNet_GOCor": 20}
 # Whatever the policies say: what is never to be computed in low precision.
 NEVER = {
