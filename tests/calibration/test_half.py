@@ -11,6 +11,7 @@ import pytest
 
 import gocor
 from gocor.calibration.half import HalfConfig, export_within, parts_of
+from gocor.calibration.pairs import to_compare
 from gocor.calibration.selection import select
 from gocor.core.errors import ConfigError
 from gocor.export.onnx_export import ExportConfig
@@ -62,50 +63,52 @@ def spoiled() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def exported_half(spoiled: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def told() -> list[str]:
+    """What progress said."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def exported_half(spoiled: Any, told: list[str], tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("half") / "m.onnx"
-    asked = HalfConfig(sensitivity=True, pairs=pairs(12))
-    return export_within(spoiled, path, CONFIG, asked)
+    asked = HalfConfig(budget=0.5, sensitivity=True, pairs=pairs())
+    return export_within(spoiled, path, CONFIG, asked, lambda done, total, what: told.append(what))
 
 
 def test_the_spoiled_part_is_the_worst(exported_half: Any) -> None:
     found = exported_half.sensitivities
     worst, *others = found.parts
     assert worst.part == "pyramid 3"
-    assert all(part.aepe < worst.aepe / 3 for part in others)
+    assert worst.aepe > 1 > 10 * max(part.aepe for part in others)
     assert {part.part for part in others} == {"correlations", "decoder 6", "decoders' entries"}
-    assert len(found.together.pairs) == 8  # of 12
-    assert exported_half.repaired is None
-    assert exported_half.export.metadata.repair is None
+    assert found.together.pairs == ("p0",)
     saved = {part.part: part.saved_bytes for part in found.parts}
     assert saved["correlations"] == saved["decoders' entries"] == 0
     assert sum(saved.values()) == found.saved_bytes
     assert saved["pyramid 3"] == 2 * 9 * (32 * 64 + 2 * 64 * 64)
 
 
-def test_the_repair_keeps_exactly_the_spoiled_module(
-    exported_half: Any, spoiled: Any, tmp_path: Path
-) -> None:
-    worst, second, *_ = exported_half.sensitivities.parts
-    budget = (worst.aepe * second.aepe) ** 0.5
-    told: list[str] = []
-    report = export_within(
-        *(spoiled, tmp_path / "m.onnx", CONFIG, HalfConfig(budget, pairs=pairs())),
-        lambda done, total, what: told.append(what),
-    )
-    assert report.repaired is not None
-    assert report.repaired.kept == ("conv3b.*",)
-    assert report.repaired.after.error <= budget < report.repaired.before.error
-    assert report.repaired.weight_bytes == 2 * 64 * 64 * 9
+def test_the_repair_keeps_exactly_the_spoiled_module(exported_half: Any, told: list[str]) -> None:
+    repaired, path = exported_half.repaired, exported_half.export.path
+    assert repaired.kept == ("conv3b.*",)
+    assert repaired.before == exported_half.sensitivities.together
+    assert repaired.after.error <= 0.5 < repaired.before.error
+    assert repaired.weight_bytes == 2 * 64 * 64 * 9
     assert {"pyramid 3 alone", "without pyramid 3", "conv3a.* again"} <= set(told)
-    with gocor.load(tmp_path / "m.onnx") as estimator:
+    with gocor.load(path) as estimator:
         described = estimator.metadata
     assert described.precision == "fp16"
-    assert described.repair == Repair(budget, report.repaired.after.error, ("conv3b.*",))
-    model = onnx.load(tmp_path / "m.onnx")
+    assert described.repair == Repair(0.5, repaired.after.error, ("conv3b.*",))
+    model = onnx.load(path)
     types = value_types(model)
     half = {scope_of(n) for n in model.graph.node if n.op_type == "Conv" and types[n.input[1]] == 10}
     assert half == {"conv3a.0", "conv3aa.0", *(f"conv6_{index}.0" for index in range(5))}
+
+
+def test_pairs_are_spread_and_few() -> None:
+    chosen = to_compare(pairs(20), 64, 64)
+    assert [pair.name for pair in chosen.held_out] == [f"p{n}" for n in (1, 3, 6, 8, 11, 13, 16, 18)]
+    assert len(to_compare(pairs(3), 64, 64).held_out) == 3
 
 
 def test_bfloat16_is_measured_likewise(exported_half: Any, spoiled: Any, tmp_path: Path) -> None:

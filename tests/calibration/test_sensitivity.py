@@ -47,73 +47,57 @@ def spoiled(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+BUDGET = 3.0  # px; the network is wild, and 64×64 pixels are few
+
+
 @pytest.fixture(scope="module")
-def measured(spoiled: Path) -> Any:
-    return measure_sensitivities(spoiled, pairs(), CalibrationConfig(keep=OTHERS))
+def made(spoiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    output = tmp_path_factory.mktemp("int8") / "m.onnx"
+    return calibrate(spoiled, output, pairs(), CalibrationConfig(keep=OTHERS, budget=BUDGET))
 
 
-def test_the_spoiled_part_is_the_worst_and_nothing_is_written(measured: Any, spoiled: Path) -> None:
-    found = measured.sensitivities
+def test_the_spoiled_part_is_the_worst(made: Any) -> None:
+    found = made.sensitivities
     assert [(part.part, len(part.members)) for part in found.parts] == [("pyramid 3", 3), ("decoder 6", 5)]
     worst, other = found.parts
-    assert worst.aepe > 3 * other.aepe
+    assert worst.aepe > BUDGET > other.aepe
     assert all(0 < part.aepe < part.p99 for part in found.parts)
     assert (found.together.pairs, found.together.apart) == (("p2",), True)
-    assert measured.ranges.samples == 4
     saved = {part.part: part.saved_bytes for part in found.parts}
     assert saved["decoder 6"] > 10 * saved["pyramid 3"] > 0
     assert sum(saved.values()) == pytest.approx(found.saved_bytes, rel=1e-3)
-    assert [path.name for path in spoiled.parent.iterdir()] == ["model.onnx"]
 
 
-def test_the_repair_keeps_exactly_the_spoiled_convolution(
-    measured: Any, spoiled: Path, tmp_path: Path
-) -> None:
-    worst, other = measured.sensitivities.parts
-    budget = (worst.aepe * other.aepe) ** 0.5
-    output = tmp_path / "m.onnx"
-    report = calibrate(spoiled, output, pairs(), CalibrationConfig(keep=OTHERS, budget=budget))
-    repaired = report.repaired
-    assert repaired is not None
+def test_the_repair_keeps_exactly_the_spoiled_convolution(made: Any) -> None:
+    repaired = made.repaired
     assert repaired.kept == ("conv3b.0/Conv",)
-    assert [c.name for c in report.convolutions if c.kept == RETURNED] == ["conv3b.0/Conv"]
-    assert repaired.before == measured.sensitivities.together
-    assert report.sensitivities == measured.sensitivities
-    assert report.drift == repaired.after
-    assert repaired.after.error <= budget < repaired.before.error
+    assert [c.name for c in made.convolutions if c.kept == RETURNED] == ["conv3b.0/Conv"]
+    assert repaired.before == made.sensitivities.together
+    assert made.drift == repaired.after
+    assert repaired.after.error <= BUDGET < repaired.before.error
     weights = 64 * 64 * 9
     assert repaired.weight_bytes == pytest.approx(
         3 * weights, rel=0.02
     )  # and the scales that it needs no more
     assert 0 < repaired.work < 0.1
-    with gocor.load(output) as estimator:
+    with gocor.load(made.path) as estimator:
         described = estimator.metadata.int8
     assert described is not None
     assert described.convolutions == 7
-    assert described.repair == Repair(budget, repaired.after.error, ("conv3b.0/Conv",))
+    assert described.repair == Repair(BUDGET, repaired.after.error, ("conv3b.0/Conv",))
 
 
-def test_a_budget_that_is_met_changes_nothing(exported: Any, tmp_path: Path) -> None:
-    settings = {"keep": ("decoder *", "pyramid [12456]", "context*")}
-    plain = calibrate(exported.model, tmp_path / "a.onnx", pairs(), CalibrationConfig(**settings))  # type: ignore[arg-type]
-    assert plain.drift is not None
-    config = CalibrationConfig(budget=plain.drift.error * 1.01, **settings)  # type: ignore[arg-type]
-    report = calibrate(exported.model, tmp_path / "b.onnx", pairs(), config)
-    assert report.repaired is not None
-    assert (report.repaired.kept, report.repaired.measured) == ((), 1)
-    assert report.sensitivities is None
-    assert report.drift == plain.drift
-    before, after = (onnx.load(tmp_path / name) for name in ("a.onnx", "b.onnx"))
-    assert before.graph == after.graph
+def test_a_budget_that_cannot_be_met_leaves_earlier_files(
+    made: Any, spoiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repair(*_: object) -> None:  # as in test_repair.py, which saves its measurements
+        raise ConfigError("--budget", "cannot be met")
 
-
-def test_a_budget_that_cannot_be_met_leaves_earlier_files(spoiled: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr("gocor.calibration.calibrate.repair", repair)
     (tmp_path / "m.onnx").write_text("earlier")
-    with pytest.raises(ConfigError) as error:
-        calibrate(spoiled, tmp_path / "m.onnx", pairs(), CalibrationConfig(keep=OTHERS, budget=1e-5))
-    text = str(error.value)
-    assert text.startswith("--budget: 1e-05 px cannot be met; the best is ")
-    assert text.endswith(" in lower precision; allow more, or leave the model as it is")
+    config = CalibrationConfig(keep=OTHERS, budget=1e-5, ranges=made.table)
+    with pytest.raises(ConfigError, match="--budget: cannot be met"):
+        calibrate(spoiled, tmp_path / "m.onnx", pairs(), config)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert (tmp_path / "m.onnx").read_text() == "earlier"
 
