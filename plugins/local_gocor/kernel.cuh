@@ -258,6 +258,7 @@ class Features {
         wait_copies<Tile::SLOTS - 2>();
         sync_block();  // what was taken before is done with, too: its place is free
         start();
+        sync_warp();
         return slots_ + taken_++ % Tile::SLOTS * Tile::SLOT;
     }
 
@@ -459,6 +460,7 @@ public:
     GOCOR_DEVICE void pass(Features<T, RADIUS>& features, bool first, bool last) {
         for_each([&](int row, int block, int i) { products_[row][block][i] = 0; });
         float squares[2] = {};
+        sync_warp();
         const int first_row = (group_ * 2 + split_ * OWN) * Tile::COLUMNS;
         GOCOR_NO_UNROLL
         for (int chunk = 0; chunk < features.chunks(); ++chunk) {

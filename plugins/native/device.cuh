@@ -63,6 +63,9 @@ GOCOR_DEVICE unsigned opaque(int value) {
 // All threads of the block have come here, and see what each other wrote to shared memory before.
 GOCOR_DEVICE void sync_block() { __syncthreads(); }
 
+// All lanes of the warp go on together, as collective operations need it; after branches that they did not all take.
+GOCOR_DEVICE void sync_warp() { asm volatile("bar.warp.sync -1;" ::: "memory"); }
+
 GOCOR_DEVICE float to_float(half_t value) {
     float result;
     asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));

@@ -32,6 +32,8 @@ inline unsigned opaque(int value) { return static_cast<unsigned>(value); }
 
 inline void sync_block() { host::self().block->barrier.wait(); }
 
+inline void sync_warp() { host::self().warp().barrier.wait(); }
+
 inline float to_float(half_t value) {
     _Float16 number;
     std::memcpy(&number, &value, sizeof number);
