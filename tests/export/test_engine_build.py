@@ -176,6 +176,21 @@ def test_a_radius_without_a_kernel_is_refused_before_the_build(library: FakeTens
     assert build(model, plugins="none").manifest.plugins == "none"
 
 
+def test_an_operator_without_a_kernel_is_refused_before_the_build(
+    library: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its function body would do, but nobody asked for that."""
+    model = save_with_operators(tmp_path / "new.onnx")
+    left = {name: schema for name, schema in KERNELS.items() if name != "LocalCorrelation"}
+    monkeypatch.setattr("gocor.export.engine_plugins.KERNELS", left)
+    assert refusal(ConfigError, model) == (
+        f"{NODES['LocalCorrelation']}: is a LocalCorrelation, which has no plugin yet; "
+        "build without a plugin: --plugins none, or a model of gocor export --gocor unrolled"
+    )
+    assert library.config is None
+    assert build(model, plugins="none").manifest.plugins == "none"
+
+
 def fake_library(
     file: Path, monkeypatch: pytest.MonkeyPatch, tensorrt: str = "11.1.0.106", content: bytes = b"ELF"
 ) -> Path:
