@@ -300,16 +300,30 @@ def run_sanitized(program: Path) -> subprocess.CompletedProcess[str]:
     return result
 
 
-@pytest.mark.parametrize("flags", [ADDRESS, THREAD], ids=["address and undefined behaviour", "thread"])
-def test_sanitizer_finds_nothing(flags: tuple[str, ...], tmp_path: Path) -> None:
+SANITIZER = pytest.mark.parametrize(
+    "flags", [ADDRESS, THREAD], ids=["address and undefined behaviour", "thread"]
+)
+ONLY_CORRELATIONS, ONLY_FUSED = "-DGOCOR_ONLY_CORRELATIONS", "-DGOCOR_ONLY_FUSED"
+
+
+@SANITIZER
+@pytest.mark.parametrize(
+    ("operators", "chosen"),
+    [(ONLY_CORRELATIONS, (1, 4, 5)), (ONLY_FUSED, (4,))],
+    ids=["correlations", "LocalGOCor"],
+)
+def test_sanitizer_finds_nothing(
+    flags: tuple[str, ...], operators: str, chosen: tuple[int, ...], tmp_path: Path
+) -> None:
     """Radius 1 and 4 as they are mostly used, 5 has two groups of displacements and two products a window."""
     sources = [HARNESS / "sanitize.cpp"]
-    result = run_sanitized(compile_host(tmp_path / "sanitize", sources, (*flags, radii(1, 4, 5))))
+    options = (*flags, radii(*chosen), operators)
+    result = run_sanitized(compile_host(tmp_path / "sanitize", sources, options))
     assert (result.returncode, result.stdout) == (0, "ok\n"), result.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [ADDRESS, THREAD], ids=["address and undefined behaviour", "thread"])
+@SANITIZER
 def test_sanitizer_finds_nothing_at_any_radius(flags: tuple[str, ...], tmp_path: Path) -> None:
     sources = [HARNESS / "sanitize.cpp"]
     result = run_sanitized(compile_host(tmp_path / "sanitize", sources, (*flags, radii(*range(1, 9)))))
@@ -412,6 +426,7 @@ SLOW_PLANTS = [
     PLANTS["features overwritten while they are used"],
     PLANTS["features read before they are there"],
     PLANTS["a map too small"],
+    PLANTS["volume written where features still are"],
 ]
 EACH_PLANT = [
     pytest.param(plant, id=name, marks=pytest.mark.slow if plant in SLOW_PLANTS else ())
@@ -427,7 +442,8 @@ def test_planted_mistake_is_found(plant: Plant, tmp_path: Path) -> None:
     source = (plugins / plant.file).read_text()
     assert source.count(plant.right) == 1
     (plugins / plant.file).write_text(source.replace(plant.right, plant.wrong))
-    flags = (*plant.flags, radii(4))
+    only = ONLY_FUSED if plant.file.startswith("local_gocor/") else ONLY_CORRELATIONS
+    flags = (*plant.flags, radii(4), only)
     program = compile_host(tmp_path / "planted", [HARNESS / "sanitize.cpp"], flags, plugins)
     result = run_sanitized(program)
     assert result.returncode != 0

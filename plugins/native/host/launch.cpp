@@ -1,6 +1,7 @@
 // `launch` on a CPU, for tests: all kernels, compiled for the host.
 //
-// GOCOR_RADII(X), such as "X(1) X(4)", leaves radii out and compiles faster.
+// GOCOR_RADII(X), such as "X(1) X(4)", leaves radii out and compiles faster; so do GOCOR_ONLY_CORRELATIONS and
+// GOCOR_ONLY_FUSED.
 
 #include "native/launch.h"
 
@@ -16,15 +17,21 @@
 #define GOCOR_RADII(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #endif
 
-#define KERNELS(RADIUS)                                           \
-    GOCOR_LOCAL_CORRELATION(f32, float, RADIUS)                   \
-    GOCOR_LOCAL_CORRELATION(f16, gocor::half_t, RADIUS)           \
-    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f32, float, RADIUS)         \
-    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f16, gocor::half_t, RADIUS) \
-    GOCOR_LOCAL_GOCOR(f32, float, RADIUS)                         \
+#define CORRELATIONS(RADIUS)                              \
+    GOCOR_LOCAL_CORRELATION(f32, float, RADIUS)           \
+    GOCOR_LOCAL_CORRELATION(f16, gocor::half_t, RADIUS)   \
+    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f32, float, RADIUS) \
+    GOCOR_LOCAL_CORRELATION_TRANSPOSE(f16, gocor::half_t, RADIUS)
+#define FUSED(RADIUS)                     \
+    GOCOR_LOCAL_GOCOR(f32, float, RADIUS) \
     GOCOR_LOCAL_GOCOR(f16, gocor::half_t, RADIUS)
 
-GOCOR_RADII(KERNELS)
+#ifndef GOCOR_ONLY_FUSED
+GOCOR_RADII(CORRELATIONS)
+#endif
+#ifndef GOCOR_ONLY_CORRELATIONS
+GOCOR_RADII(FUSED)
+#endif
 
 namespace gocor {
 namespace {
@@ -49,15 +56,23 @@ Entry entry(const char* name, int threads, void (*kernel)(Arguments...)) {
 }
 
 #define ENTRY(SPACE, NAME, TYPE, RADIUS) entry(#NAME, SPACE::Tiling<TYPE, RADIUS>::THREADS, NAME),
-#define ENTRIES(RADIUS)                                                              \
+#define CORRELATION_ENTRIES(RADIUS)                                                  \
     ENTRY(correlation, gocor_local_correlation_f32_r##RADIUS, float, RADIUS)         \
     ENTRY(correlation, gocor_local_correlation_f16_r##RADIUS, half_t, RADIUS)        \
     ENTRY(transpose, gocor_local_correlation_transpose_f32_r##RADIUS, float, RADIUS) \
-    ENTRY(transpose, gocor_local_correlation_transpose_f16_r##RADIUS, half_t, RADIUS) \
-    ENTRY(fused, gocor_local_gocor_f32_r##RADIUS, float, RADIUS)                     \
+    ENTRY(transpose, gocor_local_correlation_transpose_f16_r##RADIUS, half_t, RADIUS)
+#define FUSED_ENTRIES(RADIUS)                                    \
+    ENTRY(fused, gocor_local_gocor_f32_r##RADIUS, float, RADIUS) \
     ENTRY(fused, gocor_local_gocor_f16_r##RADIUS, half_t, RADIUS)
 
-const Entry ENTRY_POINTS[] = {GOCOR_RADII(ENTRIES)};
+const Entry ENTRY_POINTS[] = {
+#ifndef GOCOR_ONLY_FUSED
+    GOCOR_RADII(CORRELATION_ENTRIES)
+#endif
+#ifndef GOCOR_ONLY_CORRELATIONS
+    GOCOR_RADII(FUSED_ENTRIES)
+#endif
+};
 
 const Entry* find(const char* name) {
     for (const Entry& entry : ENTRY_POINTS) {

@@ -1,7 +1,7 @@
 // All kernels on small shapes with real threads, to be run under a sanitizer. Buffers have exactly their size,
 // so that AddressSanitizer sees a step outside. Results are checked as well. Prints "ok".
 //
-// GOCOR_RADII as in native/host/launch.cpp, which is linked.
+// GOCOR_RADII and GOCOR_ONLY_… as in native/host/launch.cpp, which is linked.
 
 #include <cmath>
 #include <cstdio>
@@ -204,9 +204,16 @@ bool gocor_passes(const Problem& p, bool shifted) {
 #define RADIUS(R) R,
 
 int main() {
-    bool right = true;
+    bool right = true, correlations = true, fused = true;
+#ifdef GOCOR_ONLY_FUSED
+    correlations = false;
+#endif
+#ifdef GOCOR_ONLY_CORRELATIONS
+    fused = false;
+#endif
     for (const int radius : {GOCOR_RADII(RADIUS)}) {
         for (const Shape& shape : SHAPES) {
+            if (!correlations) break;
             for (const bool half : {false, true}) {
                 const Problem p{shape.batch, shape.channels, shape.height, shape.width, radius, half};
                 const bool shifted = shape.channels == 2;
@@ -214,6 +221,7 @@ int main() {
             }
         }
         for (const Shape& shape : GOCOR_SHAPES) {
+            if (!fused) break;
             for (const bool half : {false, true}) {
                 const Problem p{shape.batch, shape.channels, shape.height, shape.width, radius, half, 1};
                 right = gocor_passes(p, shape.channels == 2) && right;
