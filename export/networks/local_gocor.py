@@ -82,15 +82,18 @@ class LocalGOCor(nn.Module):
 
     def _in_one(self, reference: Tensor, query: Tensor) -> Tensor:
         optimizer = self.filter_optimizer
-        maps = [m.flatten() for m in optimizer.frozen or optimizer.score_maps(self.distances)]
+        maps = optimizer.frozen or optimizer.score_maps(self.distances)
+        target, weight, mask = (m.flatten() for m in maps)
         scaling = self.filter_initializer.scaling
-        scalars = (
+        numbers = (
             scaling,
             optimizer.log_step_length.exp(),
             optimizer.regularization / reference.shape[1] ** 2,
             torch.full_like(scaling, optimizer.steplength_regularization),
         )
-        return local_gocor(reference, query, *maps, torch.cat(scalars), self.radius, optimizer.iterations)
+        scalars = torch.cat(numbers)
+        count = optimizer.iterations
+        return local_gocor(reference, query, target, weight, mask, scalars, self.radius, count)
 
     def optimize(self, filters: Tensor, reference: Tensor) -> Tensor:
         """Filters ``(B, C, H, W)`` after all steps."""
