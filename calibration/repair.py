@@ -171,8 +171,8 @@ def repair(trials: Trials, budget: float) -> Repaired:
     """Keeps parts out of lower precision, the worst first, until the mean error is within a budget.
 
     The worst have the largest squared error for their cost: errors of parts are next to independent, so that
-    their squares nearly add up. What was kept is then put back as far as the budget allows, whole parts first
-    and then single members, the costliest first. A budget that is met already measures nothing else.
+    their squares nearly add up. What was kept is then put back as far as the budget allows, parts and single
+    members, the costliest first: in the end no member could be. A budget that is met measures nothing else.
 
     Args:
         trials: of the model.
@@ -223,14 +223,13 @@ def _give_back(trials: Trials, order: Sequence[Sensitivity], budget: float) -> M
 
 def _put_back(trials: Trials, lowered: Members, order: Sequence[Sensitivity], budget: float) -> Members:
     kept = [s for s in order if lowered.isdisjoint(s.members)]
-    wholes = [(s.part, frozenset(s.members)) for s in kept]
-    singles = [(member, frozenset([member])) for s in kept for member in s.members]
-    for group in (wholes, singles):
-        group.sort(key=lambda entry: trials.costs.both(entry[1]), reverse=True)
-    for number, (name, members) in enumerate(wholes + singles):
+    candidates = [(s.part, frozenset(s.members)) for s in kept]
+    candidates += [(member, frozenset([member])) for s in kept for member in s.members]
+    candidates.sort(key=lambda entry: trials.costs.both(entry[1]), reverse=True)  # a part before its members
+    for number, (name, members) in enumerate(candidates):
         if not lowered.isdisjoint(members):
             continue
-        trials.tell(number, len(wholes) + len(singles), f"{name} again")
+        trials.tell(number, len(candidates), f"{name} again")
         if trials.of(lowered | members).drift.error <= budget:
             lowered |= members
     return lowered
