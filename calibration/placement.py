@@ -49,7 +49,8 @@ def prepare(model: "onnx.ModelProto", target: Target) -> "onnx.ModelProto":
     copy.CopyFrom(model)
     if target == "tensorrt":
         return copy
-    kept, sources = [], {}
+    kept: list[onnx.NodeProto] = []
+    sources: dict[str, str] = {}  # of the tensors that went
     for node in copy.graph.node:
         node.input[:] = [sources.get(name, name) for name in node.input]
         if _is_idle_pooling(node):
