@@ -70,8 +70,10 @@ plugins: $(READY)  ## build/plugins/libgocor_plugins.so; TENSORRT_INCLUDE_DIR=â€
 	$(CMAKE) -S plugins -B build/plugins
 	$(BIN)/cmake --build build/plugins
 
-bench: $(READY)  ## ONNX Runtime beside eager PyTorch on this CPU
-	$(BIN)/python benchmarks/cpu.py
+BENCH_ARGS ?= --models build/bench
+
+bench: $(READY)  ## networks and operators on this CPU in every library; half an hour, BENCH_ARGS=--quick a minute
+	$(BIN)/python benchmarks/cpu.py $(BENCH_ARGS)
 
 # Left-overs in build/ would end up in the wheel.
 wheel: $(READY)  ## source archive and wheel into dist/

@@ -1,129 +1,154 @@
-"""ONNX Runtime beside eager PyTorch on this CPU, for PWC-Net and PWC-Net-GOCor, in one run.
+"""How fast the networks and operators are on this CPU, in all the ways there are, side by side.
 
-    python benchmarks/cpu.py [--rounds 15] [--size 384x512] [--threads 2] [--json cpu.json] [--plot cpu.png]
+    python benchmarks/cpu.py --json results.json         # everything: about 25 minutes on two cores
+    python benchmarks/cpu.py --quick                     # does it all work here?
+    python benchmarks/cpu.py --show results.json
 
-What is timed is the network alone, from preprocessed tensors to all its flows, with the same number of
-threads on either side. The weights are seeded: time does not depend on them.
+What is timed are networks alone, from preprocessed tensors to all flows, and single operators, with the same
+number of threads pinned to the same cores. The weights are seeded: time does not depend on them. Everything
+is checked against PyTorch or NumPy before it is timed. The exit code is 2 if something is wrong.
 """
 
+import os
+import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
 import typer
-from shift_correlation import shift_correlations
+from on_cpu import show as shown
+from on_cpu.results import PARTS, Results, load
 
-from gocor.commands.bench import report_table
-from gocor.commands.export import parse_size
-from gocor.console import print_figures, print_line, progress, stdout
-from gocor.export.checkpoint import seeded_network
-from gocor.export.networks import Network
-from gocor.export.onnx_export import export_onnx
-from gocor.runtime.benchmark import BenchmarkReport, Candidate, benchmark, check_plot, peak_memory_mib, plot
-from gocor.runtime.preprocess import preprocess
-from gocor.runtime.report import write_json
-from gocor.runtime.sample_pair import sample_pair
-from gocor.runtime.session import load
+from gocor.console import print_line, progress, stdout
+from gocor.core.errors import ConfigError, GocorError
+from gocor.core.files import check_writable
+from gocor.runtime.environment import machine
 
-NETWORKS = ("PWCNet", "PWCNet_GOCor")
-SHIFTS, TILES, ONNX_RUNTIME = "PyTorch, 81 shifts", "PyTorch, tiles", "ONNX Runtime"
-LIMIT = 0.75  # of the shifts' time, for PWC-Net-GOCor in ONNX Runtime
+if TYPE_CHECKING:
+    from on_cpu.plan import Plan
+
+TRACKED = Path(__file__).parent / "results" / "cpu.json"
+REFUSED = 2
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Timed runs of each, interleaved.")] = 15,
-    warmup: Annotated[int, typer.Option(help="Runs of each before that.")] = 3,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Of the network's input.")] = "384x512",
-    threads: Annotated[int, typer.Option(help="For PyTorch and ONNX Runtime alike.")] = 2,
-    json: Annotated[Path | None, typer.Option(help="Write every timed run here.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw every timed run here.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write every timed call here; groups that were there stay.")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}; repeatable. All if none.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Groups with this in their name, such as 'GLU-Net 384'.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="A sample of everything, small.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option(help="Timed calls of each; fitting each group if none.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="For every library, each on a core of its own.")] = 2,
+    models: Annotated[Path | None, typer.Option(help="Keep models here, and take those that are.")] = None,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Fill --models, and time nothing.")] = False,
+    show: Annotated[Path | None, typer.Option(help="Print this file as Markdown, and do no more.")] = None,
+    update_docs: Annotated[
+        bool, typer.Option("--update-docs", help=f"Put results/{TRACKED.name} into the documentation.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw into this folder.")] = None,
 ) -> None:
-    """Compare ONNX Runtime with eager PyTorch whose correlations are 81 shifted products."""
-    if picture:
-        check_plot(picture)
-    torch.set_num_threads(threads)
-    candidates: dict[str, Candidate] = {}
-    with tempfile.TemporaryDirectory() as folder, progress("cpu benchmark") as show:
-        for number, name in enumerate(NETWORKS):
-            show(number, len(NETWORKS), f"preparing {name}")
-            candidates |= make_candidates(name, parse_size(size), threads, Path(folder) / f"{name}.onnx")
-        report = benchmark(candidates, rounds, warmup, show)
-    print_figures(report_table(report))
-    print_ratios(report)
+    """Time networks and operators on this machine's CPU."""
+    if show or update_docs:
+        results = load(show or TRACKED)
+        if update_docs:
+            _print_written(shown.update_docs(results))
+    else:
+        results = run(part or list(PARTS), only, json, models, quick, rounds, threads, prepare)
+    if show or not (update_docs or prepare):
+        print(shown.markdown(results), end="")
+        for line in shown.verdicts(results):
+            stdout.print(line, markup=False)
+    if plot:
+        _print_written(shown.plots(results, plot))
+
+
+def run(
+    parts: list[str], only: str, json: Path | None, models: Path | None,
+    quick: bool, rounds: int | None, threads: int, prepare: bool,
+) -> Results:  # fmt: skip
+    """Measures group after group; each is saved as soon as it is there."""
+    cores = pin(threads)
+    results = Results(vars(machine()), cores, threads, {})
     if json:
-        write_json(json, report)
+        check_writable(json)
+        results = results.after(load(json), json) if json.exists() else results
+    with ExitStack() as stack:
+        folder = models or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Before PyTorch is imported, which reads it.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve() / "compiled"))
+        for plan in _plans(parts, only, quick, rounds):
+            results = measure(results, plan, folder, prepare)
+            if json and not prepare:
+                results.save(json)
+    if json and not prepare:
         print_line("written", json, "green")
-    if picture:
-        plot(report, picture)
-        print_line("written", picture, "green")
+    return results
 
 
-def make_candidates(name: str, size: tuple[int, int], threads: int, model: Path) -> dict[str, Candidate]:
-    """One network three times: PyTorch by shifts, PyTorch by tile products, ONNX Runtime."""
-    network = seeded_network(name)
-    tensors = make_tensors(network, size)
-    export_onnx(network, model, height=size[0], width=size[1], io="tensors")
-    estimator = load(model, threads=threads)
-    facts = {"network": name, "size": f"{size[0]}x{size[1]}", "threads": threads, "iterations": 3}
-    memory = {
-        SHIFTS: peak_memory_mib(run_pytorch, name, size, threads, True),
-        TILES: peak_memory_mib(run_pytorch, name, size, threads, False),
-        ONNX_RUNTIME: peak_memory_mib(run_model, str(model), size, threads),
-    }
-    calls = {
-        SHIFTS: lambda: call(network, tensors, shifts=True),
-        TILES: lambda: call(network, tensors, shifts=False),
-        ONNX_RUNTIME: lambda: estimator.run(tensors),
-    }
-    return {
-        f"{name} · {kind}": Candidate(calls[kind], facts=facts, peak_memory_mib=memory[kind])
-        for kind in calls
-    }
+def measure(results: Results, plan: "Plan", folder: Path, prepare: bool) -> Results:
+    """One more group."""
+    import torch
+    from on_cpu import plan as plans
+    from on_cpu.facts import commit
+    from on_cpu.workshop import Workshop
+
+    torch.set_num_threads(results.threads)
+    name = f"{plan.part}: {plan.name}"
+    with progress(name) as report:
+        report(0, None, "preparing")
+        made = plan.make(Workshop(folder, results.threads))
+        for missing, reason in made.failed.items():
+            print_line("left out", f"{missing}: {reason}", "yellow")
+        if prepare:
+            print_line("prepared", name, "dim")
+            return results
+        group = plans.measure(plan, made, commit(), report)
+    print_line(name, f"{group.rounds} rounds in {group.seconds:.0f} s", "dim")
+    return results.with_group(name, group)
 
 
-def make_tensors(network: Network, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Preprocessed tensors of the built-in pair."""
-    return preprocess(network.spec, *sample_pair(*size)[:2])
+def pin(threads: int) -> tuple[int, ...]:
+    """Keeps this process and all its threads on as many cores.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigError("benchmark", "cannot pin threads to cores on this system", "run it on Linux")
+    available = sorted(os.sched_getaffinity(0))
+    if not 1 <= threads <= len(available):
+        raise ConfigError("--threads", f"is {threads}", f"1 to {len(available)}, the cores of this process")
+    os.sched_setaffinity(0, available[:threads])
+    return tuple(available[:threads])
 
 
-def call(network: Network, tensors: dict[str, np.ndarray], shifts: bool) -> None:
-    """One forward pass in PyTorch."""
-    inputs = [torch.from_numpy(tensor) for tensor in tensors.values()]
-    with torch.inference_mode():
-        if not shifts:
-            network(*inputs)
-            return
-        with shift_correlations():
-            network(*inputs)
+def _plans(parts: list[str], only: str, quick: bool, rounds: int | None) -> "list[Plan]":
+    if unknown := [name for name in parts if name not in PARTS]:
+        raise ConfigError("--part", f"is {unknown[0]}", f"one of {', '.join(PARTS)}")
+    from on_cpu import growth, networks, operators
+
+    modules = {"networks": networks, "operators": operators, "growth": growth}
+    plans = [plan for name in PARTS if name in parts for plan in modules[name].plans(quick, rounds)]
+    if not (chosen := [plan for plan in plans if only in plan.name]):
+        names = ", ".join(plan.name for plan in plans)
+        raise ConfigError("--only", f"{only!r} is in no name of a group", f"part of one of {names}")
+    return chosen
 
 
-def run_pytorch(name: str, size: tuple[int, int], threads: int, shifts: bool) -> None:
-    """All that a fresh process needs for one estimate in PyTorch, to measure its memory."""
-    torch.set_num_threads(threads)
-    network = seeded_network(name)
-    call(network, make_tensors(network, size), shifts)
-
-
-def run_model(model: str, size: tuple[int, int], threads: int) -> None:
-    """All that a fresh process needs for one estimate in ONNX Runtime, to measure its memory."""
-    estimator = load(model, threads=threads)
-    estimator.run(preprocess(estimator.metadata.spec, *sample_pair(*size)[:2]))
-
-
-def print_ratios(report: BenchmarkReport) -> None:
-    """ONNX Runtime's median time over that of the shifts, network by network."""
-    median = {result.name: result.median_ms for result in report.results}
-    for name in NETWORKS:
-        ratio = median[f"{name} · {ONNX_RUNTIME}"] / median[f"{name} · {SHIFTS}"]
-        stdout.print(f"{name}: ONNX Runtime takes {ratio:.2f} of the time of {SHIFTS}")
-    gocor, plain = (median[f"{name} · {ONNX_RUNTIME}"] for name in ("PWCNet_GOCor", "PWCNet"))
-    stdout.print(f"GOCor over plain correlation in ONNX Runtime: {gocor / plain:.2f}")
-    limit = LIMIT * median[f"PWCNet_GOCor · {SHIFTS}"]
-    verdict = "met" if gocor <= limit else "missed"
-    stdout.print(f"aim for PWCNet_GOCor, at most {LIMIT} of the shifts' time ({limit:.0f} ms): {verdict}")
+def _print_written(paths: list[Path]) -> None:
+    for path in paths:
+        print_line("written", path, "green")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except GocorError as error:
+        print_line("error", error, "red")
+        sys.exit(REFUSED)

@@ -1,0 +1,1 @@
+"""The CPU benchmark, part by part."""
