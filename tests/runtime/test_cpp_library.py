@@ -1,0 +1,640 @@
+"""libgocor.so: built with CMake, called through its C interface, compared with Python, sanitized."""
+
+import ctypes
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from openvino_models import save_xml
+from toy_models import METADATA, metadata
+
+import gocor
+from gocor.core.version import __version__
+from gocor.runtime.flow import read_flow
+from gocor.runtime.images import save_image
+from gocor.runtime.manifest import manifest_path
+from gocor.runtime.metadata import ModelMetadata
+from gocor.runtime.sample_pair import sample_pair
+
+openvino = pytest.importorskip("openvino")
+ROOT = Path(__file__).parents[2]
+NATIVE = Path(__file__).parent / "cpp"
+OPENVINO = f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"
+OK, INVALID_ARGUMENT, BAD_IMAGE, BAD_MODEL, UNAVAILABLE, FAILED = range(6)
+RGB, BGR = range(2)
+
+
+# ── building
+
+
+def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, encoding="utf-8", timeout=600, **options
+    )
+
+
+def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which(
+        "cmake", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    )
+    if not program:
+        pytest.skip("cmake is missing: pip install cmake")
+    if not shutil.which("c++"):
+        pytest.skip("a C++ compiler (c++) is missing")
+    return run([program, *arguments])
+
+
+def build(source: Path, folder: Path, *options: str) -> Path:
+    for arguments in (("-S", source, "-B", folder, *options), ("--build", folder, "--parallel", "2")):
+        done = cmake(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the library as users build it, and of the harness."""
+    return build(NATIVE, tmp_path_factory.mktemp("cpp"), OPENVINO)
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the library was installed to."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    done = cmake("--install", built / "cpp", "--prefix", prefix)
+    assert done.returncode == 0, done.stderr
+    return prefix
+
+
+# ── calling
+
+
+class Options(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32), ("parallel", ctypes.c_int32),
+        ("plugin_library", ctypes.c_char_p),
+    )  # fmt: skip
+
+
+class Info(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("height", "width", "batch", "orientation_score", "int8")),
+        *((name, ctypes.c_char_p) for name in ("network", "backend", "precision", "gocor_version")),
+    )
+
+
+class Image(ctypes.Structure):
+    _fields_ = (
+        ("pixels", ctypes.c_void_p), ("height", ctypes.c_int32), ("width", ctypes.c_int32),
+        ("row_stride", ctypes.c_ssize_t), ("order", ctypes.c_int),
+    )  # fmt: skip
+
+
+def image(array: np.ndarray, order: int = RGB) -> Image:
+    return Image(array.ctypes.data, *array.shape[:2], array.strides[0], order)
+
+
+def images(arrays: np.ndarray) -> Any:
+    return (Image * len(arrays))(*map(image, arrays))
+
+
+class RefusedError(Exception):
+    """A status and the line of text that came with it."""
+
+
+class Library:
+    """``gocor.h`` by way of ctypes, which lets other threads run meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.gocor_last_error.restype = ctypes.c_char_p
+        self._library.gocor_version.restype = ctypes.c_char_p
+        self._library.gocor_get_info.restype = ctypes.POINTER(Info)
+        self._library.gocor_get_info.argtypes = [ctypes.c_void_p]
+        self._library.gocor_release.argtypes = [ctypes.c_void_p]
+        self._library.gocor_estimate.argtypes = [
+            *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
+            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p),
+        ]
+
+    @property
+    def version(self) -> str:
+        return self._library.gocor_version().decode()
+
+    def call(self, function: str, *arguments: object) -> None:
+        """Calls a function that returns a status."""
+        status = getattr(self._library, f"gocor_{function}")(*arguments)
+        text = self._library.gocor_last_error().decode()
+        assert "\n" not in text
+        if status != OK:
+            raise RefusedError(status, text)
+        assert text == ""
+
+    def load(self, path: Path, options: Options | None = None) -> "Estimator":
+        handle = ctypes.c_void_p(1)
+        try:
+            self.call("create", str(path).encode(), options and ctypes.byref(options), ctypes.byref(handle))
+        except RefusedError:
+            assert handle.value is None
+            raise
+        return Estimator(self, handle)
+
+
+class Estimator:
+    def __init__(self, library: Library, handle: ctypes.c_void_p) -> None:
+        self.library, self.handle = library, handle
+
+    @property
+    def info(self) -> Info:
+        return self.library._library.gocor_get_info(self.handle).contents
+
+    def __call__(
+        self, references: Any, queries: Any, count: int = 1, scores: np.ndarray | None = None
+    ) -> Any:
+        flow = np.full((count, 2, self.info.height, self.info.width), np.nan, np.float32)
+        self.library.call(
+            *("estimate", self.handle, ctypes.byref(references), ctypes.byref(queries), count),
+            *(flow.ctypes.data, flow.size, None if scores is None else scores.ctypes.data),
+        )
+        return flow
+
+    def release(self) -> None:
+        self.library._library.gocor_release(self.handle)
+
+
+@pytest.fixture(scope="module")
+def library(built: Path) -> Library:
+    return Library(built / "cpp/libgocor.so")
+
+
+@pytest.fixture
+def load(library: Library) -> Iterator[Callable[..., Estimator]]:
+    """Loads models, which are released after the test."""
+    loaded: list[Estimator] = []
+
+    def load(path: Path, **options: Any) -> Estimator:
+        given = Options(ctypes.sizeof(Options), **options) if options else None
+        loaded.append(library.load(path, given))
+        return loaded[-1]
+
+    yield load
+    for estimator in loaded:
+        estimator.release()
+
+
+@pytest.fixture
+def xml(tmp_path: Path) -> Path:
+    return save_xml(tmp_path / "toy.xml")
+
+
+def noise(count: int, described: ModelMetadata = METADATA, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (count, described.height, described.width, 3), np.uint8)
+
+
+def photos() -> list[np.ndarray]:
+    return [np.ascontiguousarray(picture) for picture in sample_pair(64, 64)[:2]]
+
+
+def refusal(run: Callable[[], object], status: int) -> str:
+    with pytest.raises(RefusedError) as caught:
+        run()
+    assert caught.value.args[0] == status
+    return caught.value.args[1]
+
+
+# ── the flow
+
+
+@pytest.fixture(scope="module")
+def network_xml(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PWC-Net-GOCor for OpenVINO."""
+    from gocor.export.openvino import build_openvino
+
+    return build_openvino(exported.model, tmp_path_factory.mktemp("network") / "model.xml").path
+
+
+def test_the_flow_is_pythons(network_xml: Path, load: Callable[..., Estimator]) -> None:
+    reference, query = photos()
+    flow = load(network_xml)(image(reference), image(query))[0]
+    with gocor.load(network_xml) as estimator:
+        expected = estimator(reference, query)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(flow, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+def test_what_a_model_says_of_itself(xml: Path, library: Library, load: Callable[..., Estimator]) -> None:
+    info = load(xml, threads=1).info
+    assert {name: getattr(info, name) for name, _ in Info._fields_} == {
+        "height": 32, "width": 64, "batch": 1, "orientation_score": 0, "int8": 0, "network": b"PWCNet_GOCor",
+        "backend": b"openvino", "precision": b"fp32", "gocor_version": METADATA.gocor_version.encode(),
+    }  # fmt: skip
+    assert library.version == f"{__version__} openvino"
+    assert not library._library.gocor_get_info(None)
+
+
+def test_bgr_and_strides(xml: Path, load: Callable[..., Estimator]) -> None:
+    estimator = load(xml)
+    reference, query = noise(2)
+    expected = estimator(image(reference), image(query))
+    wide = np.zeros((32, 80, 3), np.uint8)
+    wide[:, 7:71] = reference[:, :, ::-1]
+    flow = estimator(image(wide[:, 7:71], BGR), image(query))
+    np.testing.assert_array_equal(flow, expected)
+    upside_down = np.ascontiguousarray(query[::-1])[::-1]
+    np.testing.assert_array_equal(estimator(image(reference), image(upside_down)), expected)
+    packed = Image(reference.ctypes.data, 32, 64, 0, RGB)
+    np.testing.assert_array_equal(estimator(packed, image(query)), expected)
+
+
+def test_bgr_is_not_rgb(network_xml: Path, load: Callable[..., Estimator]) -> None:
+    """The toy model's flow is a mean, which knows no colours."""
+    estimator, rgb = load(network_xml), photos()
+    bgr = [np.ascontiguousarray(picture[..., ::-1]) for picture in rgb]
+    expected = estimator(*map(image, rgb))
+    np.testing.assert_array_equal(estimator(*(image(picture, BGR) for picture in bgr)), expected)
+    assert (estimator(*map(image, bgr)) != expected).any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_batches(count: int, tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    described = metadata(batch=2, network="GLUNet_GOCor", height=256, width=256)
+    estimator = load(save_xml(tmp_path / "toy.xml", described))
+    references, queries = noise(count, described, 1), noise(count, described, 2)
+    scores = np.full(count + 1, -1, np.float32)
+    flow = estimator(images(references), images(queries), count, scores)
+    for index in range(count):
+        np.testing.assert_allclose(flow[index, 0], references[index].mean(), rtol=1e-6)
+        np.testing.assert_allclose(flow[index, 1], queries[index].mean(), rtol=1e-6)
+        np.testing.assert_allclose(scores[index], references[index, :, :128].mean(), rtol=1e-6)
+    assert scores[count] == -1
+    assert estimator.info.orientation_score == 1
+
+
+@pytest.mark.parametrize("parallel", [0, 2])
+def test_threads(parallel: int, network_xml: Path, load: Callable[..., Estimator]) -> None:
+    estimator = load(network_xml, parallel=parallel)
+    work = list(itertools.product(noise(3, metadata(height=64, width=64)), repeat=2)) * 3
+    alone = [estimator(image(first), image(second)) for first, second in work]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda pair: estimator(image(pair[0]), image(pair[1])), work))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# ── what is refused
+
+
+def test_null_pointers(xml: Path, library: Library, load: Callable[..., Estimator]) -> None:
+    handle, path = load(xml).handle, str(xml).encode()
+    picture, flow = image(noise(1)[0]), np.zeros(2 * 32 * 64, np.float32)
+    address, out = ctypes.addressof(picture), flow.ctypes.data
+    none = ctypes.c_void_p()
+    estimators, addresses = "estimator: is null; one of gocor_create", "is null; addresses of images"
+    for arguments, text in (
+        (("create", path, None, None), "estimator: is null; where to put it"),
+        (("create", None, None, ctypes.byref(none)), "path: is null; that of a model"),
+        (("estimate", None, address, address, 1, out, flow.size, None), estimators),
+        (("estimate", handle, None, address, 1, out, flow.size, None), f"references: {addresses}"),
+        (("estimate", handle, address, None, 1, out, flow.size, None), f"queries: {addresses}"),
+        (("estimate", handle, address, address, 1, None, flow.size, None), "flow: is null; where to put it"),
+    ):  # fmt: skip
+        assert refusal(lambda arguments=arguments: library.call(*arguments), INVALID_ARGUMENT) == text  # type: ignore[misc]
+    library._library.gocor_release(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            (8, 0, 0),
+            f"options: have struct_size 8; start with GOCOR_OPTIONS_DEFAULT: {ctypes.sizeof(Options)}",
+        ),
+        ((ctypes.sizeof(Options), -1, 0), "threads: is -1; 0 or more"),
+        ((ctypes.sizeof(Options), 0, -2), "parallel: is -2; 0 or more"),
+    ],
+)
+def test_options(options: tuple[int, int, int], text: str, xml: Path, library: Library) -> None:
+    assert refusal(lambda: library.load(xml, Options(*options)), INVALID_ARGUMENT) == text
+
+
+def test_images_that_do_not_fit(xml: Path, load: Callable[..., Estimator]) -> None:
+    estimator, good = load(xml), image(noise(1)[0])
+    other = image(np.zeros((32, 63, 3), np.uint8))
+    fit = "the model's is 32x64; resize it, or export a model of its size"
+    for wrong, status, text in (
+        (other, BAD_IMAGE, f"query: has size 32x63; {fit}"),
+        (Image(good.pixels, -1, 64, 0, RGB), BAD_IMAGE, f"query: has size -1x64; {fit}"),
+        (Image(None, 32, 64, 0, RGB), INVALID_ARGUMENT, "query: has no pixels; an address of them"),
+        (Image(good.pixels, 32, 64, 191, RGB), INVALID_ARGUMENT,
+         "query: has a row stride of 191 bytes; 0, or at least its row of 192 bytes"),
+        (Image(good.pixels, 32, 64, 0, 7), INVALID_ARGUMENT, "query: has order 7; GOCOR_RGB or GOCOR_BGR"),
+    ):  # fmt: skip
+        assert refusal(lambda wrong=wrong: estimator(good, wrong), status) == text  # type: ignore[misc]
+    pairs = (Image * 2)(good, other)
+    assert refusal(lambda: estimator(pairs, pairs, 2), BAD_IMAGE) == f"reference 1: has size 32x63; {fit}"
+
+
+def test_too_little_room(xml: Path, library: Library, load: Callable[..., Estimator]) -> None:
+    handle, picture = load(xml).handle, ctypes.addressof(good := image(noise(1)[0]))
+    assert good.height == 32
+    flow = np.zeros(4095, np.float32)
+    text = refusal(
+        lambda: library.call("estimate", handle, picture, picture, 1, flow.ctypes.data, 4095, None),
+        INVALID_ARGUMENT,
+    )
+    assert text == "flow: has room for 4095 floats; 1 pairs of 4096"
+
+
+def test_files_that_are_no_models(tmp_path: Path, library: Library, xml: Path) -> None:
+    (tmp_path / "model.txt").touch()
+    (tmp_path / "model.engine").touch()
+    give = "give a model made by gocor export or gocor build"
+    for name, status, text in (
+        ("none.xml", BAD_MODEL, f"no such file, or it cannot be read; {give}"),
+        ("model.txt", BAD_MODEL, "has the unknown suffix '.txt'; models are .xml, .onnx or .engine files"),
+        ("model.engine", UNAVAILABLE, "is a model for TensorRT, which is not in this build of the library; "
+         f"it has {library.version}; build it with -DGOCOR_BACKENDS=…"),
+    ):  # fmt: skip
+        path = tmp_path / name
+        assert refusal(lambda path=path: library.load(path), status) == f"{path}: {text}"  # type: ignore[misc]
+
+
+def again(xml: Path, options: str = "") -> str:
+    return f"gocor build {xml.with_suffix('.onnx')} -o {xml} --backend openvino{options}"
+
+
+def test_files_that_were_changed_or_are_missing(xml: Path, library: Library) -> None:
+    weights = xml.with_suffix(".bin")
+    for path in (xml, weights):
+        good = path.read_bytes()
+        path.write_bytes(good + b" ")
+        came, built = (hashlib.sha256(content).hexdigest()[:12] for content in (good + b" ", good))
+        text = f"{path}: is not the file that was built (SHA-256 {came}…, not {built}…); "
+        assert (
+            refusal(lambda: library.load(xml), BAD_MODEL)
+            == f"{text}copy it again or rebuild it: {again(xml)}"
+        )
+        path.write_bytes(good)
+    weights.unlink()
+    text = f"{weights}: no such file; the weights of {xml}: copy them, too, or rebuild it: {again(xml)}"
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == text
+    weights.mkdir()
+    text = f"{weights}: cannot be read (Is a directory); the weights of"
+    assert refusal(lambda: library.load(xml), BAD_MODEL).startswith(text)
+    manifest_path(xml).unlink()
+    text = "has no manifest toy.xml.json beside it; copy both files, or build the OpenVINO model again"
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == f"{xml}: {text}: gocor build"
+
+
+AGAIN = "build the OpenVINO model again"
+DAMAGED = "is a damaged OpenVINO model manifest ({}); " + AGAIN
+TENSORS = "takes preprocessed tensors; the C++ library takes images: gocor export --io images"
+INPUTS = "inputs reference uint8 (1, 32, 64, 3); query uint8 (1, 32, 64, 3)"
+PROPERTIES = "has damaged gocor metadata ({}); export again"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format": 2}, f"is no OpenVINO model manifest of format 1; this gocor reads no other; {AGAIN}"),
+        ({"model": None}, DAMAGED.format("model is no string")),
+        ({"backend": "tensorrt"}, DAMAGED.format("backend 'tensorrt'")),
+        ({"inference_precision": "f16"}, DAMAGED.format("inference_precision 'f16'")),
+        ({"outputs": {}}, DAMAGED.format("outputs is no list")),
+        ({"outputs": []}, DAMAGED.format("outputs none are not those of its metadata")),
+        ({"inputs": [{"name": "a", "dtype": "uint8", "shape": [0]}]}, DAMAGED.format("tensor 'a'")),
+        ({"gocor.network": None}, "was not made by gocor (no gocor.network property); run gocor export"),
+        ({"gocor.format": "2"}, "has metadata of format 2; this gocor reads format 1; export again"),
+        ({"gocor.network": "RAFT"}, PROPERTIES.format("network 'RAFT'")),
+        ({"gocor.height": "1.5"}, PROPERTIES.format("height '1.5'")),
+        ({"gocor.batch": "0"}, PROPERTIES.format("batch '0'")),
+        ({"gocor.width": "9999999"}, PROPERTIES.format("width '9999999'")),
+        ({"gocor.io": None}, PROPERTIES.format("no gocor.io")),
+        ({"gocor.operators": "[]"}, PROPERTIES.format("operators '[]'")),
+        ({"gocor.io": "tensors"}, TENSORS),
+        ({"gocor.height": "64"}, DAMAGED.format(f"{INPUTS} are not those of its metadata")),
+    ],
+)  # fmt: skip
+def test_damaged_manifests(changes: dict[str, Any], text: str, xml: Path, library: Library) -> None:
+    values = json.loads(manifest_path(xml).read_text())
+    for name, value in changes.items():
+        place = values["metadata"] if name.startswith("gocor.") else values
+        place[name] = value
+        if name.startswith("gocor.") and value is None:
+            del place[name]
+    manifest_path(xml).write_text(json.dumps(values))
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == f"{manifest_path(xml)}: {text}"
+
+
+def test_a_manifest_that_is_no_json(xml: Path, library: Library) -> None:
+    manifest_path(xml).write_text('{"format": 1,}')
+    where = manifest_path(xml)
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == f"{where}: " + DAMAGED.format(
+        'no " at character 13'
+    )
+    where.write_text(" " * (1 << 20) + "{}")
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == f"{where}: " + DAMAGED.format("1048578 bytes")
+
+
+def test_a_model_of_a_newer_openvino(xml: Path, library: Library) -> None:
+    values = json.loads(manifest_path(xml).read_text()) | {"library_version": "2999.1.0"}
+    manifest_path(xml).write_text(json.dumps(values))
+    text = refusal(lambda: library.load(xml), BAD_MODEL)
+    assert re.fullmatch(
+        re.escape(f"{xml}: was built with OpenVINO 2999.1.0; ") + r"[\d.]+ is installed, which is older; "
+        + re.escape(f"update OpenVINO, or rebuild the model: {again(xml)}"), text
+    )  # fmt: skip
+
+
+def test_a_model_of_another_interface(tmp_path: Path, library: Library) -> None:
+    """Right hashes, wrong sizes: somebody wrote the manifest by hand."""
+    xml, other = save_xml(tmp_path / "toy.xml"), save_xml(tmp_path / "other.xml", metadata(height=64))
+    values, wrong = (json.loads(manifest_path(path).read_text()) for path in (xml, other))
+    hashes = {name: values[name] for name in ("xml_sha256", "bin_sha256")}
+    manifest_path(xml).write_text(json.dumps(wrong | hashes))
+    text = f"{xml}: has {INPUTS}; its manifest says reference"
+    assert refusal(lambda: library.load(xml), BAD_MODEL).startswith(text)
+
+
+def test_what_openvino_cannot_read(xml: Path, library: Library) -> None:
+    xml.write_text("<net/>")
+    values = json.loads(manifest_path(xml).read_text())
+    values["xml_sha256"] = hashlib.sha256(xml.read_bytes()).hexdigest()
+    manifest_path(xml).write_text(json.dumps(values))
+    text = refusal(lambda: library.load(xml), BAD_MODEL)
+    assert text.startswith(f"{xml}: cannot be loaded by OpenVINO (")
+    assert text.endswith(f"); rebuild it: {again(xml)}")
+
+
+def test_bf16_runs_in_bf16_or_not_at_all(
+    tmp_path: Path, library: Library, load: Callable[..., Estimator]
+) -> None:
+    xml = save_xml(tmp_path / "toy.xml")
+    values = json.loads(manifest_path(xml).read_text()) | {"inference_precision": "bf16"}
+    manifest_path(xml).write_text(json.dumps(values))
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert load(xml).info.precision == b"bf16"
+    else:
+        text = "runs in bf16, which is not there on this CPU; build it without --inference-precision bf16"
+        assert refusal(lambda: library.load(xml), UNAVAILABLE) == f"{xml}: {text}"
+
+
+# ── its readers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, -2, 0, 3.5, -1e3, 2E-2, true, false, null], "b": {}, "c": [], "": ""}', " \t\r\n1 ",
+        '"ä…😀"', r'"\"\\\/\b\f\n\r\t\u0041\u00e4\u2026\ud83d\ude00\u0000"',
+        "9223372036854775807", "-9223372036854775808",
+        "1e308", "0.1", "[[[[[[[[[[[[]]]]]]]]]]]]",
+    ],
+)  # fmt: skip
+def test_json_as_python_reads_it(text: str, built: Path) -> None:
+    done = run([built / "harness", "json"], input=text)
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[1,]", '{"a":1,}', "{a:1}", "01", "-", "1.", ".5", "1e", "+1", "0x1", "NaN", "nul", "'a'",
+        '"', '"\\x"', '"\\u12g4"', '"\\ud800"', '"\\ude00"', '"a\nb"', "1 2", '{"a":1,"a":2}', "1e999",
+        "9223372036854775808",
+        "[" * 100_000, "[1 2]", '{"a" 1}', "\ufeff1",
+    ],
+)  # fmt: skip
+def test_what_is_no_json(text: str, built: Path) -> None:
+    done = run([built / "harness", "json"], input=text)
+    assert done.returncode == 1
+    assert re.search(r" at character \d+$", done.stdout)
+
+
+@pytest.mark.parametrize("size", [0, 3, 55, 56, 63, 64, 65, 119, 120, 128, 100_000])
+def test_sha256(size: int, built: Path) -> None:
+    content = (b"gocor " * size)[:size].decode()
+    done = run([built / "harness", "sha256"], input=content)
+    assert done.stdout == hashlib.sha256(content.encode()).hexdigest()
+
+
+# ── for programs
+
+
+def test_the_header_is_c(tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("a C compiler (cc) is missing")
+    (tmp_path / "program.c").write_text(
+        "#include <gocor.h>\ngocor_options options = GOCOR_OPTIONS_DEFAULT;\n"
+    )
+    flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    done = run(["cc", *flags, "-I", ROOT / "runtime/cpp/include", tmp_path / "program.c"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_shows_nothing_but_its_functions(built: Path) -> None:
+    header = (ROOT / "runtime/cpp/include/gocor.h").read_text()
+    promised = set(re.findall(r"^GOCOR_API .*?(gocor_\w+)\(", header, re.MULTILINE))
+    lines = run(["nm", "--dynamic", "--defined-only", built / "cpp/libgocor.so"]).stdout.splitlines()
+    assert {line.split()[-1] for line in lines} == promised
+    assert len(promised) == 6
+
+
+def test_the_program_in_the_docs(installed: Path, xml: Path, tmp_path: Path) -> None:
+    blocks = dict(re.findall(r"```(cpp|cmake)\n(.*?)```", (ROOT / "docs/cpp.md").read_text(), re.DOTALL))
+    (tmp_path / "program.cpp").write_text(blocks["cpp"])
+    (tmp_path / "CMakeLists.txt").write_text(blocks["cmake"])
+    folder = build(
+        tmp_path, tmp_path / "build", f"-Dgocor_ROOT={installed}", "-DCMAKE_CXX_FLAGS=-Wall -Werror"
+    )
+    done = run([folder / "program"], cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("model.xml: no such file")
+    for file in tmp_path.glob("toy.xml*"):
+        file.rename(tmp_path / file.name.replace("toy", "model"))
+    (tmp_path / "toy.bin").rename(tmp_path / "model.bin")
+    done = run([folder / "program"], cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("the first pixel moves by (100.00, 100.00) px\n", "")
+
+
+def test_the_example(installed: Path, xml: Path, tmp_path: Path) -> None:
+    flags = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"
+    program = (
+        build(ROOT / "examples/cpp", tmp_path / "build", f"-Dgocor_ROOT={installed}", flags) / "estimate"
+    )
+    reference, query = noise(2)
+    for name, picture in (("reference", reference), ("query", query)):
+        save_image(tmp_path / f"{name}.ppm", picture)
+    files = [tmp_path / name for name in ("reference.ppm", "query.ppm", "flow.flo")]
+    done = run([program, xml, *files])
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"PWCNet_GOCor, 32x64, fp32 in openvino\n[\d.]+ ms in the middle of 10 runs, [\d.]+ to [\d.]+\n",
+        done.stdout,
+    )
+    flow, _ = read_flow(files[-1])
+    np.testing.assert_allclose(flow[0], reference.mean(), rtol=1e-6)
+    np.testing.assert_allclose(flow[1], query.mean(), rtol=1e-6)
+    for wrong, text in (
+        (b"P5 1 1 255 a", "is no PPM image"),
+        (b"P6 64 32 255 a", "ends before its last pixel"),
+    ):
+        files[1].write_bytes(wrong)
+        done = run([program, xml, *files])
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{files[1]}: {text}")
+
+
+def test_configuring_without_what_it_takes(tmp_path: Path) -> None:
+    for number, (option, text) in enumerate(
+        (
+            ("-DGOCOR_BACKENDS=", "No backend was chosen"),
+            ("-DGOCOR_BACKENDS=tflite", "There is no backend tflite. Known: openvino"),
+            (f"-DOpenVINO_DIR={tmp_path}", "OpenVINO 2025.4 or later was not found. Give -DOpenVINO_DIR=…"),
+        )
+    ):
+        done = cmake("-S", ROOT / "runtime/cpp", "-B", tmp_path / str(number), option)
+        assert done.returncode != 0
+        assert text in " ".join(done.stderr.split())
+
+
+# ── under sanitizers
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = ("-DGOCOR_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug")
+    return build(NATIVE, tmp_path_factory.mktemp("sanitized"), OPENVINO, *options)
+
+
+@pytest.mark.slow
+def test_estimating_under_sanitizers(sanitized: Path, xml: Path) -> None:
+    # What OpenVINO itself keeps until the process ends is not ours to find.
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
+    done = run([sanitized / "harness", "estimate", xml], env=environment)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_damaged_manifests_under_sanitizers(sanitized: Path, xml: Path) -> None:
+    done = run([sanitized / "harness", "fuzz", xml, "100000"])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_damaged_manifests_by_the_thousand(built: Path, xml: Path) -> None:
+    done = run([built / "harness", "fuzz", xml, "2000"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(" of 2000 refused\n")
