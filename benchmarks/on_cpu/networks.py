@@ -41,7 +41,8 @@ FEW_ROUNDS = 5
 WARM_UP = 3  # virtual machines were seen to be slow as long as memory is new to them
 # Relative L2 of the last flow against PyTorch's: what sums in another order may differ by.
 TOLERANCE = 1e-3
-COMPILED_SIZES = ((128, 192), SIZES[0])  # it takes minutes to compile for a size
+# It takes PWC-Net two minutes to compile for one size, and GLU-Net more.
+COMPILED_AT = (("pwcnet", (128, 192)), ("pwcnet", SIZES[0]))
 
 
 class MismatchError(GocorError):
@@ -91,7 +92,7 @@ def _eager(network: Network, tensors: Tensors) -> Iterator[Entry]:
 
 def _compiled(network: Network, tensors: Tensors, size: Size, made: Entries) -> Iterator[Entry]:
     name = network.spec.name
-    if size not in COMPILED_SIZES:
+    if (network.spec.family, size) not in COMPILED_AT:
         return
     try:
         if shutil.which("g++") is None:
@@ -141,7 +142,11 @@ def _last(outputs: object, spec: NetworkSpec) -> np.ndarray:
 def _notes(spec: NetworkSpec, size: Size) -> list[str]:
     working = spec.working_size(*size)
     notes = [] if working == size else [f"The network sees {working[0]}×{working[1]}, multiples of 64."]
-    return notes if size in COMPILED_SIZES else [*notes, f"Without {COMPILED}, which compiles for minutes."]
+    return (
+        notes
+        if (spec.family, size) in COMPILED_AT
+        else [*notes, f"Without {COMPILED}, which compiles for minutes."]
+    )
 
 
 def tensors_of(spec: NetworkSpec, size: Size) -> Tensors:
