@@ -42,6 +42,7 @@ EXTRAS["dev"] = [
     # Native code. Kernels are compiled to PTX by one certain NVRTC: newer ones emit PTX that drivers refuse.
     *("cmake>=3.24", "clang-tidy"),
     *(f"nvidia-cuda-{part}-cu12==12.4.*; {NVIDIA_WHEELS}" for part in ("nvrtc", "runtime", "nvcc")),
+    "tritonclient>=2.50",  # the schema of Triton's config.pbtxt; read with protobuf, without gRPC
     f"tensorrt_cu13_bindings>=11.4; {NVIDIA_WHEELS}",  # TensorRT's Python layer, without its libraries
 ]
 

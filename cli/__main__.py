@@ -18,7 +18,7 @@ from gocor.console import print_line, show_notes, stderr
 from gocor.core.errors import GocorError
 from gocor.core.version import __version__
 
-COMMANDS = ("export", "calibrate", "build", "verify", "run", "inspect", "bench", "eval", "doctor")
+COMMANDS = ("export", "calibrate", "build", "verify", "run", "triton", "inspect", "bench", "eval", "doctor")
 EXTRA_OF = {
     "torch": "export", "onnx": "export", "onnxscript": "export", "safetensors": "export",
     "onnxruntime": "cpu", "openvino": "openvino", "polygraphy": "verify", "cv2": "video",

@@ -1,0 +1,224 @@
+"""A model repository for NVIDIA's Triton Inference Server, from models, engines and files of OpenVINO.
+
+    DIR/gocor-triton.json       index: what every version was made of; without it a folder is none of ours
+    DIR/README.md, client.py    how to serve it, and somebody to ask it
+    DIR/libgocor_plugins.so     where an engine needs it
+    DIR/<model>/config.pbtxt
+    DIR/<model>/<version>/model.onnx | model.plan | model.xml and model.bin, with their manifests
+
+The server takes only subfolders for models.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gocor.core.errors import ConfigError, ModelError, OutputError
+from gocor.core.files import sha256, write_text
+from gocor.core.version import __version__
+from gocor.export.triton_config import ServedModel, TritonConfig, read_served
+from gocor.export.triton_guide import CLIENT, Entry, guide
+from gocor.runtime.manifest import PLUGIN_LIBRARY
+from gocor.runtime.report import to_json
+
+INDEX = "gocor-triton.json"
+FORMAT = 1  # raised when an older reader would misread an index
+
+
+@dataclass(frozen=True)
+class TritonReport:
+    """What was written.
+
+    Attributes:
+        path: of the repository.
+        added: versions that are new, in the order of the models.
+        notes: what the server will do otherwise than gocor.
+    """
+
+    path: Path
+    added: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+
+def triton_repository(
+    models: Sequence[str | Path], path: str | Path, config: TritonConfig | None = None, update: bool = False
+) -> TritonReport:
+    """Writes a model repository, or with ``update`` adds a version of each model to one.
+
+    A new repository appears whole or not at all. In an existing one each version appears whole, so that
+    a server that watches the folder never sees half of one; the index comes last.
+
+    Args:
+        models: files of ``gocor export`` and ``gocor build``.
+        path: folder of the repository.
+        config: how the server shall run them.
+        update: take a folder that is such a repository already.
+
+    Raises:
+        ModelError: a model is none of ours, is not as it was built, or Triton cannot run it.
+        ConfigError: two models have one name, or an option makes no sense.
+        OutputError: the folder is there already, is none of ours, or cannot be written.
+    """
+    path, config = Path(path), config or TritonConfig()
+    if config.name is not None and len(models) > 1:
+        raise ConfigError("--name", f"is for one model, and there are {len(models)}", "leave it out")
+    served = [read_served(model, config) for model in models]
+    _check_names(served)
+    known = _existing(path, update)
+    added = tuple(_entry(model, known, path) for model in served)
+    index = (*known, *added)
+    library = _plugin_library(served, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _folder_beside(path) as built:
+            for model, entry in zip(served, added, strict=True):
+                _write_version(built, model, entry)
+            _write_rest(built, index, library)
+            _move(built, path, added) if known else built.rename(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(path, f"cannot be written ({reason})", "a writable folder with space") from error
+    notes = tuple(dict.fromkeys(note for model in served for note in model.notes))
+    return TritonReport(path, added, notes)
+
+
+def _check_names(served: Sequence[ServedModel]) -> None:
+    if not served:
+        raise ConfigError("models", "none given", "at least one .onnx, .engine, .plan or .xml file")
+    for name, count in Counter(model.name for model in served).items():
+        if count > 1:
+            files = ", ".join(str(model.path) for model in served if model.name == name)
+            raise ConfigError("models", f"{count} are named {name!r} ({files})", "rename the files")
+
+
+def _existing(path: Path, update: bool) -> tuple[Entry, ...]:
+    """Index of the repository that is there; empty for a new one."""
+    if path.is_file():
+        raise OutputError(path, "is a file", "the path of a folder")
+    if not path.is_dir() or not any(path.iterdir()):
+        return ()
+    if not (path / INDEX).is_file():
+        raise OutputError(path, f"holds other files (no {INDEX})", "a new or empty folder")
+    if not update:
+        raise OutputError(path, "is a model repository already", "--update adds a version to it")
+    return _read_index(path / INDEX)
+
+
+def _read_index(path: Path) -> tuple[Entry, ...]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}, this gocor reads {FORMAT}")
+        return tuple(_read_entry(value) for value in values["models"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(path, f"is damaged ({error})", "write the repository anew, elsewhere") from error
+
+
+def _read_entry(value: Mapping[str, Any]) -> Entry:
+    entry = Entry(**{**value, "interface": tuple(value["interface"])})
+    if type(entry.version) is not int or entry.version < 1 or not re.fullmatch(r"[\w.-]+", entry.model):
+        raise ValueError(f"model {entry.model!r} version {entry.version!r}")
+    return entry
+
+
+def _entry(model: ServedModel, known: Sequence[Entry], path: Path) -> Entry:
+    """The next version of a model, once it fits those that are there."""
+    before = [entry for entry in known if entry.model == model.name]
+    interface = tuple(f"{kind} {spec}" for kind, specs in model.interface for spec in specs)
+    # By the folders, too: an update that was killed may have left one that is not in the index.
+    folders = (int(folder.name) for folder in (path / model.name).glob("[1-9]*") if folder.name.isdecimal())
+    version = max((*folders, *(entry.version for entry in before)), default=0) + 1
+    if before and (before[-1].backend, before[-1].interface) != (model.backend.name, interface):
+        was = f"{before[-1].backend} with {'; '.join(before[-1].interface)}"
+        got = f"has not the backend, inputs and outputs of version {before[-1].version} of {model.name}"
+        raise ModelError(model.path, got, f"that is {was}; give it another --name")
+    hashed = sha256(model.path)
+    if before and before[-1].sha256 == hashed:
+        raise ModelError(
+            model.path, f"is version {before[-1].version} of {model.name} already", "nothing to do"
+        )
+    return Entry(
+        model=model.name,
+        version=version,
+        backend=model.backend.name,
+        kind=model.kind,
+        file=f"{model.name}/{version}/{model.backend.file}",
+        source=model.path.name,
+        sha256=hashed,
+        network=model.metadata.network,
+        library=model.manifest.library if model.manifest else "",
+        version_compatible=getattr(model.manifest, "version_compatible", False),
+        interface=interface,
+    )
+
+
+def _plugin_library(served: Sequence[ServedModel], path: Path) -> Path | None:
+    """The library that engines need, their own or the one that is in the repository.
+
+    A server loads one: a second would register plugins of the same names.
+    """
+    found = {model.plugin_library: sha256(model.plugin_library) for model in served if model.plugin_library}
+    present = path / PLUGIN_LIBRARY
+    if present.is_file():
+        found[present] = sha256(present)
+    if len(set(found.values())) > 1:
+        which = ", ".join(map(str, found))
+        raise ConfigError("models", f"need different plugin libraries ({which})", "one repository for each")
+    return next(iter(found), None)
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A folder on the same file system, to be renamed; what is left of it is removed."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        built = Path(temporary) / path.name  # made anew: the temporary folder itself is for its owner only
+        built.mkdir()
+        yield built
+
+
+def _write_version(root: Path, model: ServedModel, entry: Entry) -> None:
+    folder = root / entry.model / str(entry.version)
+    folder.mkdir(parents=True)
+    for source, name in model.files:
+        shutil.copyfile(source, folder / name)
+    if sha256(root / entry.file) != entry.sha256:
+        raise ModelError(model.path, "was changed while it was copied", "try again")
+    write_text(root / entry.model / "config.pbtxt", model.config)
+
+
+def _write_rest(root: Path, index: Sequence[Entry], library: Path | None) -> None:
+    """What belongs to the repository as a whole."""
+    if library:
+        shutil.copyfile(library, root / PLUGIN_LIBRARY)
+    latest = {entry.model: entry for entry in index}
+    write_text(root / "README.md", guide(list(latest.values()), plugins=library is not None))
+    write_text(root / "client.py", CLIENT)
+    contents = {
+        "format": FORMAT,
+        "gocor_version": __version__,
+        "models": [dataclasses.asdict(e) for e in index],
+    }
+    write_text(root / INDEX, to_json(contents) + "\n")
+
+
+def _move(built: Path, path: Path, added: Sequence[Entry]) -> None:
+    """Into a repository that is there. A version is there before the configuration that mentions it."""
+    for entry in added:
+        new, model = built / entry.model, path / entry.model
+        if not model.exists():
+            new.rename(model)
+            continue
+        (new / str(entry.version)).rename(model / str(entry.version))
+        os.replace(new / "config.pbtxt", model / "config.pbtxt")
+    for name in (PLUGIN_LIBRARY, "README.md", "client.py", INDEX):
+        if (built / name).is_file():
+            os.replace(built / name, path / name)

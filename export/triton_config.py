@@ -1,0 +1,263 @@
+"""What Triton is told of one model: its ``config.pbtxt``."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gocor.core.errors import ConfigError, ModelError
+from gocor.core.files import sha256
+from gocor.export.inspection import inspect_model
+from gocor.runtime.manifest import LIBRARY_NAMES, PLUGIN_LIBRARY, EngineManifest, manifest_path
+from gocor.runtime.metadata import ModelMetadata, TensorSpec
+from gocor.runtime.openvino_manifest import OPENVINO_SUFFIX, OpenVINOManifest, read_manifest
+from gocor.runtime.session import BUILT_SUFFIXES, CHECKPOINT_SUFFIXES, check_model_file
+from gocor.runtime.tensorrt_session import PLUGIN_VARIABLE
+
+TritonProvider = Literal["cpu", "cuda"]
+PROVIDERS: tuple[TritonProvider, ...] = ("cpu", "cuda")
+MOST_INSTANCES = 1024
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+DTYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+F32_ON_OPENVINO = (
+    "Triton's OpenVINO backend has no option for float32; on a processor with bfloat16 it computes in that"
+)
+
+
+@dataclass(frozen=True)
+class TritonConfig:
+    """How the server shall run the models.
+
+    Attributes:
+        name: of the only model; the stem of its file if None.
+        instances: copies of each model that run side by side.
+        provider: of ``.onnx`` files: ``cpu`` or ``cuda``; ``cpu`` if None. Others run where they
+            were built for.
+        threads: of one instance, for the operators on the CPU; the backend's own choice if None.
+    """
+
+    name: str | None = None
+    instances: int = 1
+    provider: TritonProvider | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise ConfigError("--name", f"is {self.name!r}", "letters, digits, _ . and -, no . or - first")
+        if not 1 <= self.instances <= MOST_INSTANCES:
+            raise ConfigError("--instances", f"is {self.instances}", f"1 to {MOST_INSTANCES}")
+        if self.provider not in (None, *PROVIDERS):
+            raise ConfigError("--provider", f"is {self.provider!r}", " or ".join(PROVIDERS))
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError("--threads", f"is {self.threads}", "at least 1")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One of the server's.
+
+    Attributes:
+        name: as the server knows it.
+        platform: its older name, of the backends that have one.
+        file: that it looks for in the folder of a version.
+        threads: parameter for the number of threads; None where the CPU has nothing to do.
+    """
+
+    name: str
+    platform: str | None
+    file: str
+    threads: str | None
+
+
+ONNXRUNTIME = Backend("onnxruntime", "onnxruntime_onnx", "model.onnx", "intra_op_thread_count")
+TENSORRT = Backend("tensorrt", "tensorrt_plan", "model.plan", None)
+OPENVINO = Backend("openvino", None, "model.xml", "INFERENCE_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model and what the server is told of it.
+
+    Attributes:
+        path: of the file that was given.
+        name: that the server shall know it by.
+        backend: that runs it.
+        metadata: what it says about itself.
+        inputs: in order.
+        outputs: in order.
+        manifest: of a file that ``gocor build`` made.
+        options: how the server shall run it.
+    """
+
+    path: Path
+    name: str
+    backend: Backend
+    metadata: ModelMetadata
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    manifest: EngineManifest | OpenVINOManifest | None
+    options: TritonConfig
+
+    @property
+    def interface(self) -> tuple[tuple[str, tuple[TensorSpec, ...]], ...]:
+        """Inputs and outputs, by kind."""
+        return ("input", self.inputs), ("output", self.outputs)
+
+    @property
+    def kind(self) -> str:
+        """Where instances run. The server refuses KIND_GPU on a machine without a GPU."""
+        gpu = self.backend is TENSORRT or self.options.provider == "cuda"
+        return "KIND_GPU" if gpu else "KIND_CPU"
+
+    @property
+    def files(self) -> tuple[tuple[Path, str], ...]:
+        """What a version consists of: files, and their names there."""
+        name = self.backend.file
+        copies = [(self.path, name)]
+        if isinstance(self.manifest, OpenVINOManifest):
+            copies.append((self.manifest.weights, "model.bin"))
+        if self.manifest:
+            copies.append((manifest_path(self.path), manifest_path(name).name))
+        return tuple(copies)
+
+    @property
+    def plugin_library(self) -> Path | None:
+        """The file that must be loaded before the engine; None if it needs none."""
+        if not isinstance(self.manifest, EngineManifest) or self.manifest.plugins != "library":
+            return None
+        return Path(os.environ.get(PLUGIN_VARIABLE) or self.path.with_name(PLUGIN_LIBRARY))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the server will do otherwise than gocor."""
+        f32 = isinstance(self.manifest, OpenVINOManifest) and self.manifest.inference_precision == "f32"
+        return (F32_ON_OPENVINO,) if f32 else ()
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """For the backend, and, with ``gocor.`` before them, for who asks the server what it runs."""
+        values = {
+            "gocor.network": self.metadata.network,
+            "gocor.precision": self.metadata.precision,
+            "gocor.io": self.metadata.io,
+            "gocor.weights_sha256": self.metadata.weights_sha256,
+        }
+        if self.options.threads and self.backend.threads:
+            values[self.backend.threads] = str(self.options.threads)
+        if isinstance(self.manifest, OpenVINOManifest):
+            values["gocor.inference_precision"] = self.manifest.inference_precision
+            if self.manifest.inference_precision == "bf16":
+                values["HINT_BF16"] = "YES"  # the only precision that the backend takes
+        return values
+
+    @property
+    def config(self) -> str:
+        """The model's ``config.pbtxt``, text of the protobuf message ``inference.ModelConfig``.
+
+        Shapes are static and have the batch dimension in them, so ``max_batch_size`` is 0: with another
+        number the backends of ONNX Runtime and TensorRT refuse a first dimension that is not -1. Without
+        it there is no dynamic batching; a request brings the model's whole batch.
+        """
+        lines = [f"name: {_text(self.name)}"]
+        if self.backend.platform:
+            lines.append(f"platform: {_text(self.backend.platform)}")
+        lines += [f"backend: {_text(self.backend.name)}", "max_batch_size: 0"]
+        for kind, specs in self.interface:
+            lines += [_tensor(kind, spec) for spec in specs]
+        lines.append(f"instance_group [ {{ count: {self.options.instances} kind: {self.kind} }} ]")
+        lines += self._warmup()
+        for key, value in self.parameters.items():
+            lines.append(f"parameters {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }}")
+        return "\n".join(lines) + "\n"
+
+    def _warmup(self) -> Iterator[str]:
+        """The first run chooses kernels and allocates; without it somebody's request would wait for that."""
+        yield "model_warmup [ {"
+        yield '  name: "zeros"'
+        yield "  batch_size: 1"  # as the server wants it of models without batching
+        for spec in self.inputs:
+            value = f"data_type: {DTYPES[spec.dtype]} dims: {list(spec.shape)} zero_data: true"
+            yield f"  inputs {{ key: {_text(spec.name)} value {{ {value} }} }}"
+        yield "} ]"
+
+
+def read_served(path: str | Path, config: TritonConfig) -> ServedModel:
+    """Reads a model and refuses what Triton cannot run, or not as it was built.
+
+    Raises:
+        ModelError: there is no such file, it is none of ours, is not as it was built, or not for Triton.
+        ConfigError: its name cannot be a model's name, or an option is not for such files.
+    """
+    path = check_model_file(path)
+    name = path.stem if config.name is None else config.name
+    if not NAME.fullmatch(name):
+        got = f"would be the model {name!r}, which is no name for a folder or a URL"
+        raise ConfigError(path, got, "give one: --name flow")
+    if path.suffix == ".onnx":
+        return _read_onnx(path, name, config)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        raise ModelError(path, "is a checkpoint", f"make a model of it: gocor export {path} -o model.onnx")
+    if path.suffix not in BUILT_SUFFIXES:
+        known = "models are .onnx, .engine, .plan or .xml files"
+        raise ModelError(path, f"has the unknown suffix {path.suffix!r}", known)
+    _check_options(path, config)
+    manifest = read_manifest(path)
+    manifest.check_file()
+    if isinstance(manifest, EngineManifest):
+        _check_engine(manifest)
+    backend = OPENVINO if path.suffix == OPENVINO_SUFFIX else TENSORRT
+    served = ServedModel(
+        path, name, backend, manifest.metadata, manifest.inputs, manifest.outputs, manifest, config
+    )
+    _check_plugin_library(served)
+    return served
+
+
+def _read_onnx(path: Path, name: str, config: TritonConfig) -> ServedModel:
+    found = inspect_model(path)
+    if found.metadata is None:
+        raise ModelError(path, "was not made by gocor (no gocor.network property)", "run gocor export")
+    inputs, outputs = tuple(found.inputs), tuple(found.outputs)
+    for spec in (*inputs, *outputs):
+        if spec.dtype not in DTYPES or not all(type(size) is int and size > 0 for size in spec.shape):
+            raise ModelError(path, f"has {spec}", "static shapes of uint8 or float32; export it again")
+    return ServedModel(path, name, ONNXRUNTIME, found.metadata, inputs, outputs, None, config)
+
+
+def _check_options(path: Path, config: TritonConfig) -> None:
+    if config.provider is not None:
+        raise ConfigError(
+            "--provider", f"is for .onnx files, and {path} runs where it was built for", "leave it out"
+        )
+    if config.threads is not None and path.suffix != OPENVINO_SUFFIX:
+        raise ConfigError("--threads", f"are those of the CPU, and {path} is an engine", "leave them out")
+
+
+def _check_engine(manifest: EngineManifest) -> None:
+    if manifest.backend != "tensorrt":
+        got = f"is an engine of {LIBRARY_NAMES[manifest.backend]}, which Triton has no backend for"
+        again = f"gocor build {manifest.model} -o {manifest.path} --backend tensorrt"
+        raise ModelError(manifest.path, got, f"build it for TensorRT: {again}")
+
+
+def _check_plugin_library(served: ServedModel) -> None:
+    if (library := served.plugin_library) is None or not isinstance(served.manifest, EngineManifest):
+        return
+    where = f"put {PLUGIN_LIBRARY} beside the engine, or its path into {PLUGIN_VARIABLE}"
+    if not library.is_file():
+        raise ModelError(served.path, f"needs the plugin library, and {library} is no file", where)
+    if sha256(library) != served.manifest.plugin_sha256:
+        raise ModelError(library, f"is not the plugin library that {served.path} was built with", where)
+
+
+def _tensor(kind: str, spec: TensorSpec) -> str:
+    dtype, dims = DTYPES[spec.dtype], list(spec.shape)
+    return f"{kind} [ {{ name: {_text(spec.name)} data_type: {dtype} dims: {dims} }} ]"
+
+
+def _text(value: str) -> str:
+    """A string of protobuf's text format; its escapes are JSON's as far as ASCII goes."""
+    return json.dumps(value)
