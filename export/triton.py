@@ -2,7 +2,6 @@
 
     DIR/gocor-triton.json       index: what every version was made of; without it a folder is none of ours
     DIR/README.md, client.py    how to serve it, and somebody to ask it
-    DIR/libgocor_plugins.so     where an engine needs it
     DIR/<model>/config.pbtxt
     DIR/<model>/<version>/model.onnx | model.plan | model.xml and model.bin, with their manifests
 
@@ -27,7 +26,6 @@ from gocor.core.files import sha256, write_text
 from gocor.core.version import __version__
 from gocor.export.triton_config import ServedModel, TritonConfig, read_served
 from gocor.export.triton_guide import CLIENT, Entry, guide
-from gocor.runtime.manifest import PLUGIN_LIBRARY
 from gocor.runtime.report import to_json
 
 INDEX = "gocor-triton.json"
@@ -76,13 +74,12 @@ def triton_repository(
     known = _existing(path, update)
     added = tuple(_entry(model, known, path) for model in served)
     index = (*known, *added)
-    library = _plugin_library(served, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _folder_beside(path) as built:
             for model, entry in zip(served, added, strict=True):
                 _write_version(built, model, entry)
-            _write_rest(built, index, library)
+            _write_rest(built, index)
             _move(built, path, added) if known else built.rename(path)
     except OSError as error:
         reason = error.strerror or error
@@ -161,21 +158,6 @@ def _entry(model: ServedModel, known: Sequence[Entry], path: Path) -> Entry:
     )
 
 
-def _plugin_library(served: Sequence[ServedModel], path: Path) -> Path | None:
-    """The library that engines need, their own or the one that is in the repository.
-
-    A server loads one: a second would register plugins of the same names.
-    """
-    found = {model.plugin_library: sha256(model.plugin_library) for model in served if model.plugin_library}
-    present = path / PLUGIN_LIBRARY
-    if present.is_file():
-        found[present] = sha256(present)
-    if len(set(found.values())) > 1:
-        which = ", ".join(map(str, found))
-        raise ConfigError("models", f"need different plugin libraries ({which})", "one repository for each")
-    return next(iter(found), None)
-
-
 @contextlib.contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
     """A folder on the same file system, to be renamed; what is left of it is removed."""
@@ -195,12 +177,10 @@ def _write_version(root: Path, model: ServedModel, entry: Entry) -> None:
     write_text(root / entry.model / "config.pbtxt", model.config)
 
 
-def _write_rest(root: Path, index: Sequence[Entry], library: Path | None) -> None:
+def _write_rest(root: Path, index: Sequence[Entry]) -> None:
     """What belongs to the repository as a whole."""
-    if library:
-        shutil.copyfile(library, root / PLUGIN_LIBRARY)
     latest = {entry.model: entry for entry in index}
-    write_text(root / "README.md", guide(list(latest.values()), plugins=library is not None))
+    write_text(root / "README.md", guide(list(latest.values())))
     write_text(root / "client.py", CLIENT)
     contents = {
         "format": FORMAT,
@@ -219,6 +199,5 @@ def _move(built: Path, path: Path, added: Sequence[Entry]) -> None:
             continue
         (new / str(entry.version)).rename(model / str(entry.version))
         os.replace(new / "config.pbtxt", model / "config.pbtxt")
-    for name in (PLUGIN_LIBRARY, "README.md", "client.py", INDEX):
-        if (built / name).is_file():
-            os.replace(built / name, path / name)
+    for name in ("README.md", "client.py", INDEX):
+        os.replace(built / name, path / name)

@@ -1,21 +1,19 @@
 """What Triton is told of one model: its ``config.pbtxt``."""
 
 import json
-import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gocor.core.errors import ConfigError, ModelError
-from gocor.core.files import sha256
 from gocor.export.inspection import inspect_model
 from gocor.runtime.manifest import LIBRARY_NAMES, PLUGIN_LIBRARY, EngineManifest, manifest_path
 from gocor.runtime.metadata import ModelMetadata, TensorSpec
 from gocor.runtime.openvino_manifest import OPENVINO_SUFFIX, OpenVINOManifest, read_manifest
 from gocor.runtime.session import BUILT_SUFFIXES, CHECKPOINT_SUFFIXES, check_model_file
-from gocor.runtime.tensorrt_session import PLUGIN_VARIABLE
 
 TritonProvider = Literal["cpu", "cuda"]
 PROVIDERS: tuple[TritonProvider, ...] = ("cpu", "cuda")
@@ -124,13 +122,6 @@ class ServedModel:
         return tuple(copies)
 
     @property
-    def plugin_library(self) -> Path | None:
-        """The file that must be loaded before the engine; None if it needs none."""
-        if not isinstance(self.manifest, EngineManifest) or self.manifest.plugins != "library":
-            return None
-        return Path(os.environ.get(PLUGIN_VARIABLE) or self.path.with_name(PLUGIN_LIBRARY))
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What the server will do otherwise than gocor."""
         f32 = isinstance(self.manifest, OpenVINOManifest) and self.manifest.inference_precision == "f32"
@@ -209,11 +200,9 @@ def read_served(path: str | Path, config: TritonConfig) -> ServedModel:
     if isinstance(manifest, EngineManifest):
         _check_engine(manifest)
     backend = OPENVINO if path.suffix == OPENVINO_SUFFIX else TENSORRT
-    served = ServedModel(
+    return ServedModel(
         path, name, backend, manifest.metadata, manifest.inputs, manifest.outputs, manifest, config
     )
-    _check_plugin_library(served)
-    return served
 
 
 def _read_onnx(path: Path, name: str, config: TritonConfig) -> ServedModel:
@@ -237,20 +226,16 @@ def _check_options(path: Path, config: TritonConfig) -> None:
 
 
 def _check_engine(manifest: EngineManifest) -> None:
+    model = str(manifest.path.with_name(manifest.model))
+    again = shlex.join(["gocor", "build", model, "-o", str(manifest.path)])
     if manifest.backend != "tensorrt":
         got = f"is an engine of {LIBRARY_NAMES[manifest.backend]}, which Triton has no backend for"
-        again = f"gocor build {manifest.model} -o {manifest.path} --backend tensorrt"
         raise ModelError(manifest.path, got, f"build it for TensorRT: {again}")
-
-
-def _check_plugin_library(served: ServedModel) -> None:
-    if (library := served.plugin_library) is None or not isinstance(served.manifest, EngineManifest):
-        return
-    where = f"put {PLUGIN_LIBRARY} beside the engine, or its path into {PLUGIN_VARIABLE}"
-    if not library.is_file():
-        raise ModelError(served.path, f"needs the plugin library, and {library} is no file", where)
-    if sha256(library) != served.manifest.plugin_sha256:
-        raise ModelError(library, f"is not the plugin library that {served.path} was built with", where)
+    if manifest.plugins == "library":
+        # Triton only opens the libraries that it is given, which is for those that register themselves at
+        # that. Ours registers nothing before TensorRT's loadLibrary asks for its plugins.
+        got = f"needs {PLUGIN_LIBRARY}, which Triton cannot load"
+        raise ModelError(manifest.path, got, f"build it with the built-in plugin: {again}")
 
 
 def _tensor(kind: str, spec: TensorSpec) -> str:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gocor.runtime.manifest import PLUGIN_LIBRARY
-
 _HEAD = """\
 # Models for Triton Inference Server
 
@@ -17,7 +15,8 @@ Written by `gocor triton`. The server takes the highest version of each model.
 ## Serve
 
 Set `TRITON_IMAGE` to a release of [NVIDIA's container](https://catalog.ngc.nvidia.com/orgs/nvidia/containers/tritonserver),
-one whose name ends in `-py3`. {choice}
+one whose name ends in `-py3`.
+{choice}
 
 ```console
 $ docker run --rm{gpus} -p 8000:8000 -p 8001:8001 -p 8002:8002 \\
@@ -37,13 +36,6 @@ $ python client.py {model} reference.png query.png flow.npy
 Shapes are static and carry the batch: a request brings the whole batch that is in the table, and the
 server cannot put requests together (`max_batch_size: 0`). Side by side they run in instances:
 `gocor triton --instances N`.
-"""
-_PLUGINS = f"""
-## The plugin library
-
-An engine here was built with `{PLUGIN_LIBRARY}`. The command above gives it to the TensorRT
-backend; where that option is not to be had, `-e LD_PRELOAD=/models/{PLUGIN_LIBRARY}` in its place
-loads it into the whole server.
 """
 _OPENVINO = """
 ## OpenVINO's precision
@@ -138,25 +130,23 @@ class Entry:
     interface: tuple[str, ...]
 
 
-def guide(models: Sequence[Entry], plugins: bool) -> str:
+def guide(models: Sequence[Entry]) -> str:
     """README of a repository.
 
     Args:
         models: the newest version of each.
-        plugins: the repository has a plugin library.
     """
     rows = "\n".join(
         f"| {m.model} | {m.network} | {m.backend} | {m.library or '-'} | {'<br>'.join(m.interface)} |"
         for m in models
     )
-    settings = [f"plugins=/models/{PLUGIN_LIBRARY}"] * plugins
-    settings += ["version-compatible=true"] * any(m.version_compatible for m in models)
-    options = "".join(f" \\\n      --backend-config=tensorrt,{setting}" for setting in settings)
+    option = " \\\n      --backend-config=tensorrt,version-compatible=true"
+    options = option * any(m.version_compatible for m in models)
     gpus = " --gpus all" if any(m.kind == "KIND_GPU" for m in models) else ""
     backends = {m.backend for m in models}
     text = _HEAD.format(rows=rows, choice=_choice(models), gpus=gpus, options=options)
     text += _ASK.format(model=models[0].model)
-    return text + _PLUGINS * plugins + _OPENVINO * ("openvino" in backends)
+    return text + _OPENVINO * ("openvino" in backends)
 
 
 def _choice(models: Sequence[Entry]) -> str:
@@ -167,4 +157,4 @@ def _choice(models: Sequence[Entry]) -> str:
     release = f"Its TensorRT has to be that of the engines, {' and '.join(versions)}"
     if all(m.version_compatible for m in models if m.backend == "tensorrt"):
         release += ", or a later one of the same major version"
-    return f"{release}: NVIDIA's support matrix says which release has which."
+    return f"{release}:\nNVIDIA's support matrix says which release has which."

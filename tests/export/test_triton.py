@@ -18,12 +18,11 @@ from gocor.core.files import sha256
 from gocor.export.triton import INDEX, triton_repository
 from gocor.export.triton_config import TritonConfig
 from gocor.runtime.images import save_image
-from gocor.runtime.manifest import PLUGIN_LIBRARY, manifest_path
+from gocor.runtime.manifest import manifest_path
 
 pytest.importorskip("onnx")
 from fake_gpu import save_engine
 
-LIBRARY = b"a plugin library"
 IMAGES = {"reference": [1, 32, 64, 3], "query": [1, 32, 64, 3]}
 
 
@@ -60,12 +59,6 @@ def parameters(config: Any) -> dict[str, str]:
 def engine(folder: Path, name: str = "model.engine", **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     return save_engine(folder / name, **changes)
-
-
-def engine_with_library(folder: Path, content: bytes = LIBRARY, name: str = "model.engine") -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / PLUGIN_LIBRARY).write_bytes(content)
-    return engine(folder, name, plugins="library", plugin_sha256=sha256(folder / PLUGIN_LIBRARY))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -133,15 +126,6 @@ def test_an_engine(schema: ModuleType, tmp_path: Path) -> None:
     guide = (report.path / "README.md").read_text()
     assert "TensorRT 11.4.0.106, or a later one of the same major version" in guide
     assert "--backend-config=tensorrt,version-compatible=true" in guide
-    assert not (report.path / PLUGIN_LIBRARY).exists()
-
-
-def test_an_engine_brings_its_plugin_library(tmp_path: Path) -> None:
-    report = triton_repository([engine_with_library(tmp_path / "built")], tmp_path / "models")
-    assert (report.path / PLUGIN_LIBRARY).read_bytes() == LIBRARY
-    guide = (report.path / "README.md").read_text()
-    assert f"--backend-config=tensorrt,plugins=/models/{PLUGIN_LIBRARY}" in guide
-    assert f"LD_PRELOAD=/models/{PLUGIN_LIBRARY}" in guide
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
@@ -181,7 +165,7 @@ def test_an_update_adds_versions_and_models(schema: ModuleType, tmp_path: Path) 
     triton_repository([first], root)
     second = save_toy(other / "toy.onnx", metadata(weights_sha256="ee" * 32))
     report = triton_repository(
-        [second, engine_with_library(tmp_path / "built")], root, TritonConfig(instances=2), update=True
+        [second, engine(tmp_path / "built")], root, TritonConfig(instances=2), update=True
     )
     assert [(e.model, e.version) for e in report.added] == [("toy", 2), ("model", 1)]
     assert (root / "toy/1/model.onnx").read_bytes() == first.read_bytes()
@@ -192,7 +176,7 @@ def test_an_update_adds_versions_and_models(schema: ModuleType, tmp_path: Path) 
     assert len(json.loads((root / INDEX).read_text())["models"]) == 3
     third = save_toy(other / "toy.onnx", metadata(weights_sha256="ff" * 32))
     triton_repository([third], root, update=True)
-    assert PLUGIN_LIBRARY in (root / "README.md").read_text(), "the engine of before still needs it"
+    assert "TensorRT 11.4.0.106" in (root / "README.md").read_text(), "the engine of before is still served"
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[list[Path], dict[str, Any], type[GocorError], str]]:
@@ -210,11 +194,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[Path], dict[str, Any], type
     rtx = engine(folder / "rtx", backend="tensorrt-rtx")
     changed = engine(folder / "changed")
     changed.write_bytes(b"another")
-    alone = engine(folder / "alone", plugins="library")
-    wrong = engine_with_library(folder / "wrong")
-    wrong.with_name(PLUGIN_LIBRARY).write_bytes(b"another library")
-    one = engine_with_library(folder / "one", name="one.engine")
-    two = engine_with_library(folder / "two", b"another library", "two.engine")
+    library = engine(folder / "library", plugins="library")
     return {
         "none": ([], {}, ConfigError, "models: none given"),
         "clash": ([toy, twin], {}, ConfigError, "models: 2 are named 'toy' ("),
@@ -232,9 +212,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[Path], dict[str, Any], type
         "checkpoint": ([checkpoint], {}, ModelError, "is a checkpoint; make a model of it"),
         "rtx": ([rtx], {}, ModelError, "is an engine of TensorRT-RTX, which Triton has no backend for"),
         "changed": ([changed], {}, ModelError, "is not the file that was built"),
-        "library missing": ([alone], {}, ModelError, "needs the plugin library, and"),
-        "library wrong": ([wrong], {}, ModelError, "is not the plugin library that"),
-        "libraries": ([one, two], {}, ConfigError, "models: need different plugin libraries ("),
+        "library": ([library], {}, ModelError, "needs libgocor_plugins.so, which Triton cannot load"),
     }  # fmt: skip
 
 
@@ -243,6 +221,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(kind) as caught:
             triton_repository(models, tmp_path / "models", TritonConfig(**options))
         assert text in str(caught.value), name
+        assert "\n" not in str(caught.value), name
         assert not (tmp_path / "models").exists(), name
 
 
