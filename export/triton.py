@@ -75,12 +75,13 @@ def triton_repository(
     added = tuple(_entry(model, known, path) for model in served)
     index = (*known, *added)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _folder_beside(path) as built:
+        folder = Path(os.path.realpath(path))  # a link stays a link
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _folder_beside(folder) as built:
             for model, entry in zip(served, added, strict=True):
                 _write_version(built, model, entry)
             _write_rest(built, index)
-            _move(built, path, added) if known else built.rename(path)
+            _move(built, folder, added) if known else built.rename(folder)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(path, f"cannot be written ({reason})", "a writable folder with space") from error

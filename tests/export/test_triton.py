@@ -302,6 +302,21 @@ def test_an_update_that_was_cut_short_does_not_block_the_next(tmp_path: Path) ->
     assert [e.version for e in triton_repository([toy], root, update=True).added] == [3]
 
 
+def test_a_link_stays_a_link_and_an_empty_folder_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy, link = save_toy(tmp_path / "toy.onnx"), tmp_path / "link"
+    (tmp_path / "models").mkdir()
+    link.symlink_to(tmp_path / "models")
+    triton_repository([toy], link)
+    assert link.is_symlink()
+    assert (tmp_path / "models/toy/1/model.onnx").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    triton_repository([toy], ".")
+    assert (tmp_path / "here/toy/1/model.onnx").is_file()
+
+
 class FakeServer:
     """As much of ``tritonclient.http`` as the client uses; its flow is the images' means."""
 
