@@ -82,8 +82,7 @@ def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         inspect_file(text)
     assert (
-        str(caught.value)
-        == f"{text}: has the unknown suffix '.txt'; "
+        str(caught.value) == f"{text}: has the unknown suffix '.txt'; "
         "known are .onnx .engine .plan .xml .pth .pt .tar .safetensors"
     )
     with pytest.raises(ModelError, match="no such file"):
