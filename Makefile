@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 TENSORRT_INCLUDE_DIR ?=
+ONNXRUNTIME_INCLUDE_DIR ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,18 +36,31 @@ test-slow: $(READY)  ## the tests that take minutes
 test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser and builder: seconds, sizes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/export/test_engine_networks.py $(PYTEST_ARGS)
 
-test-native: $(READY) plugins  ## the tests of the TensorRT plugin library; a skipped one has failed
-	PYTHONPATH=tests TENSORRT_INCLUDE_DIR="$(TENSORRT_INCLUDE_DIR)" $(TEST_ENV) $(BIN)/python -m pytest \
-		-p nothing_skipped tests/plugins/test_plugin_library.py tests/plugins/test_tensorrt_quick.py $(PYTEST_ARGS)
+test-native: $(READY) plugins  ## the tests of the plugin library and of libgocor; a skipped one has failed
+	PYTHONPATH=tests TENSORRT_INCLUDE_DIR="$(TENSORRT_INCLUDE_DIR)" \
+		ONNXRUNTIME_INCLUDE_DIR="$(ONNXRUNTIME_INCLUDE_DIR)" $(TEST_ENV) $(BIN)/python -m pytest \
+		-p nothing_skipped tests/plugins/test_plugin_library.py tests/plugins/test_tensorrt_quick.py \
+		tests/runtime/test_cpp_library.py $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lint-native: $(READY)  ## clang-tidy, for the C++ of the TensorRT plugin library
+SITE_PACKAGES = $(wildcard $(CURDIR)/$(VENV)/lib/python3.*/site-packages)
+OPENVINO_CMAKE = $(SITE_PACKAGES)/openvino/cmake
+ONNXRUNTIME_LIBRARY = $(firstword $(wildcard $(SITE_PACKAGES)/onnxruntime/capi/libonnxruntime.so.*))
+
+lint-native: $(READY)  ## clang-tidy, for the C++ of the TensorRT plugin library and of libgocor
 	$(CMAKE) -S tests/plugins/native -B build/native
 	$(BIN)/clang-tidy -p build/native --quiet plugins/*/tensorrt_plugin.cpp tests/plugins/native/cpu_driver.cpp \
 		tests/plugins/native/plugin_harness.cpp plugins/native/driver_launch.cpp plugins/native/tensorrt_library.cpp
+	$(CMAKE) -S tests/runtime/cpp -B build/native-cpp -DOpenVINO_DIR="$(OPENVINO_CMAKE)" \
+		$(if $(ONNXRUNTIME_INCLUDE_DIR),"-DGOCOR_BACKENDS=openvino;onnxruntime" \
+		-DONNXRUNTIME_INCLUDE_DIR="$(abspath $(ONNXRUNTIME_INCLUDE_DIR))" -DONNXRUNTIME_LIBRARY="$(ONNXRUNTIME_LIBRARY)")
+	$(BIN)/clang-tidy -p build/native-cpp --quiet --header-filter="runtime/cpp/.*" tests/runtime/cpp/harness.cpp \
+		examples/cpp/estimate.cpp $(addprefix runtime/cpp/src/,gocor.cpp json.cpp manifest.cpp metadata.cpp sha256.cpp \
+		openvino_backend.cpp $(if $(ONNXRUNTIME_INCLUDE_DIR),onnxruntime_backend.cpp) \
+		$(if $(TENSORRT_INCLUDE_DIR),tensorrt_backend.cpp))
 
 format: $(READY)  ## let ruff put the code into shape
 	$(BIN)/ruff check --fix .

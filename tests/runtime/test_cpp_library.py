@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from openvino_models import save_xml
-from toy_models import METADATA, metadata
+from toy_models import METADATA, metadata, save_toy
 
 import gocor
 from gocor.core.version import __version__
@@ -28,9 +29,11 @@ from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.sample_pair import sample_pair
 
 openvino = pytest.importorskip("openvino")
+onnxruntime = pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
 NATIVE = Path(__file__).parent / "cpp"
 OPENVINO = f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"
+USUAL_PLACES = ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime", "/usr/local/include")
 OK, INVALID_ARGUMENT, BAD_IMAGE, BAD_MODEL, UNAVAILABLE, FAILED = range(6)
 RGB, BGR = range(2)
 
@@ -63,9 +66,23 @@ def build(source: Path, folder: Path, *options: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backends(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options for what can be linked here: OpenVINO, and ONNX Runtime if its header is there."""
+    places = map(Path, filter(None, (os.environ.get("ONNXRUNTIME_INCLUDE_DIR"), *USUAL_PLACES)))
+    include = next((place for place in places if (place / "onnxruntime_c_api.h").exists()), None)
+    library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"), None)
+    if not (include and library):
+        return [OPENVINO]
+    link = tmp_path_factory.mktemp("onnxruntime") / "libonnxruntime.so.1"  # which the wheel leaves out
+    link.symlink_to(library)
+    paths = (f"-DONNXRUNTIME_INCLUDE_DIR={include}", f"-DONNXRUNTIME_LIBRARY={link}")
+    return [OPENVINO, "-DGOCOR_BACKENDS=openvino;onnxruntime", *paths]
+
+
+@pytest.fixture(scope="module")
+def built(backends: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the library as users build it, and of the harness."""
-    return build(NATIVE, tmp_path_factory.mktemp("cpp"), OPENVINO)
+    return build(NATIVE, tmp_path_factory.mktemp("cpp"), *backends)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +257,7 @@ def test_what_a_model_says_of_itself(xml: Path, library: Library, load: Callable
         "height": 32, "width": 64, "batch": 1, "orientation_score": 0, "int8": 0, "network": b"PWCNet_GOCor",
         "backend": b"openvino", "precision": b"fp32", "gocor_version": METADATA.gocor_version.encode(),
     }  # fmt: skip
-    assert library.version == f"{__version__} openvino"
+    assert library.version.split()[:2] == [__version__, "openvino"]
     assert not library._library.gocor_get_info(None)
 
 
@@ -344,6 +361,19 @@ def test_images_that_do_not_fit(xml: Path, load: Callable[..., Estimator]) -> No
         assert refusal(lambda wrong=wrong: estimator(good, wrong), status) == text  # type: ignore[misc]
     pairs = (Image * 2)(good, other)
     assert refusal(lambda: estimator(pairs, pairs, 2), BAD_IMAGE) == f"reference 1: has size 32x63; {fit}"
+
+
+def test_memory_of_a_gpu_without_one(xml: Path, library: Library, load: Callable[..., Estimator]) -> None:
+    handle = load(xml).handle
+    text = refusal(lambda: library.call("enqueue", handle, 64, 64, 64, None), UNAVAILABLE)
+    expected = "is for engines, not for openvino; gocor_estimate, which takes images in host memory"
+    assert text == f"gocor_enqueue: {expected}"
+    for index, name in enumerate(("references", "queries", "flow")):
+        addresses = [None if index == position else 64 for position in range(3)]
+        text = refusal(
+            lambda given=addresses: library.call("enqueue", handle, *given, None), INVALID_ARGUMENT
+        )  # type: ignore[misc]
+        assert text == f"{name}: is null; an address on the GPU"
 
 
 def test_too_little_room(xml: Path, library: Library, load: Callable[..., Estimator]) -> None:
@@ -491,6 +521,106 @@ def test_bf16_runs_in_bf16_or_not_at_all(
         assert refusal(lambda: library.load(xml), UNAVAILABLE) == f"{xml}: {text}"
 
 
+# ── ONNX Runtime
+
+
+@pytest.fixture
+def with_onnxruntime(library: Library) -> None:
+    if "onnxruntime" not in library.version:
+        pytest.skip(
+            "no onnxruntime_c_api.h (include/ of ONNX Runtime's archive, or of "
+            "github.com/microsoft/onnxruntime): make test-native ONNXRUNTIME_INCLUDE_DIR=…"
+        )
+
+
+ONNXRUNTIME = pytest.mark.usefixtures("with_onnxruntime")
+
+
+@ONNXRUNTIME
+def test_onnxruntimes_flow_is_pythons(exported: Any, load: Callable[..., Estimator]) -> None:
+    estimator, pair = load(exported.model), photos()
+    with gocor.load(exported.model) as python:
+        expected = python(*pair)
+    flow = estimator(*map(image, pair))[0]
+    np.testing.assert_allclose(flow, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    assert (estimator.info.backend, estimator.info.precision) == (b"onnxruntime", b"fp32")
+    assert (estimator.info.height, estimator.info.width, estimator.info.batch) == (64, 64, 1)
+
+
+@ONNXRUNTIME
+def test_batches_in_onnxruntime(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    described = metadata(batch=2, network="GLUNet_GOCor", height=256, width=256)
+    estimator = load(save_toy(tmp_path / "toy.onnx", described), threads=1)
+    references, queries = noise(3, described, 1), noise(3, described, 2)
+    scores = np.zeros(3, np.float32)
+    flow = estimator(images(references), images(queries), 3, scores)
+    np.testing.assert_allclose(flow[:, 0, 9, 9], references.mean((1, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(flow[:, 1, 9, 9], queries.mean((1, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(scores, references[:, :, :128].mean((1, 2, 3)), rtol=1e-6)
+
+
+@ONNXRUNTIME
+def test_threads_in_onnxruntime(exported: Any, load: Callable[..., Estimator]) -> None:
+    estimator, pair = load(exported.model), photos()
+    alone = estimator(*map(image, pair))
+    with ThreadPoolExecutor(8) as pool:
+        for flow in pool.map(lambda _: estimator(*map(image, pair)), range(24)):
+            np.testing.assert_array_equal(flow, alone)
+
+
+@ONNXRUNTIME
+def test_onnx_files_that_are_refused(tmp_path: Path, library: Library) -> None:
+    path = tmp_path / "toy.onnx"
+    save_toy(path, properties={})
+    text = f"{path}: was not made by gocor (no gocor.network property); run gocor export"
+    assert refusal(lambda: library.load(path), BAD_MODEL) == text
+    save_toy(path, METADATA, METADATA.to_properties() | {"gocor.batch": "x"})
+    text = f"{path}: {PROPERTIES.format('no value at character 0')}"
+    assert refusal(lambda: library.load(path), BAD_MODEL) == text
+    save_toy(path, METADATA, metadata(height=64).to_properties())
+    says = INPUTS.removeprefix("inputs ").replace("32, 64", "64, 64")
+    text = f"{path}: has {INPUTS}; its metadata says {says}; export again"
+    assert refusal(lambda: library.load(path), BAD_MODEL) == text
+    path.write_bytes(b"text")
+    text = refusal(lambda: library.load(path), BAD_MODEL)
+    assert text.startswith(f"{path}: cannot be loaded by ONNX Runtime (")
+    assert text.endswith("); give a model made by gocor export")
+
+
+@ONNXRUNTIME
+def test_onnxruntime_leaves_nothing_in_the_home_folder(built: Path, tmp_path: Path) -> None:
+    model, home = save_toy(tmp_path / "toy.onnx"), tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = run([built / "harness", "estimate", model], env=environment | {"HOME": str(home)})
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+    assert not list(home.iterdir())
+
+
+@ONNXRUNTIME
+@pytest.mark.slow
+def test_onnxruntime_under_sanitizers(sanitized: Path, tmp_path: Path) -> None:
+    done = run([sanitized / "harness", "estimate", save_toy(tmp_path / "toy.onnx")])
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+# ── TensorRT
+
+
+def test_the_tensorrt_backend_compiles(built: Path) -> None:
+    """Against NVIDIA's headers; it is linked and run where TensorRT is."""
+    if not (include := os.environ.get("TENSORRT_INCLUDE_DIR")):
+        pytest.skip(
+            "no TensorRT headers (github.com/NVIDIA/TensorRT): make test-native TENSORRT_INCLUDE_DIR=…"
+        )
+    wheels = f"-DNVIDIA_WHEELS={sysconfig.get_path('purelib')}/nvidia"
+    configured = cmake("-S", NATIVE, "-B", built, f"-DTENSORRT_INCLUDE_DIR={include}", wheels)
+    assert configured.returncode == 0, configured.stderr
+    done = cmake("--build", built, "--target", "tensorrt_backend")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(built.rglob("tensorrt_backend.cpp.o"))
+
+
 # ── its readers
 
 
@@ -550,7 +680,7 @@ def test_it_shows_nothing_but_its_functions(built: Path) -> None:
     promised = set(re.findall(r"^GOCOR_API .*?(gocor_\w+)\(", header, re.MULTILINE))
     lines = run(["nm", "--dynamic", "--defined-only", built / "cpp/libgocor.so"]).stdout.splitlines()
     assert {line.split()[-1] for line in lines} == promised
-    assert len(promised) == 6
+    assert len(promised) == 7
 
 
 def test_the_program_in_the_docs(installed: Path, xml: Path, tmp_path: Path) -> None:
@@ -599,14 +729,18 @@ def test_the_example(installed: Path, xml: Path, tmp_path: Path) -> None:
 
 
 def test_configuring_without_what_it_takes(tmp_path: Path) -> None:
-    for number, (option, text) in enumerate(
-        (
-            ("-DGOCOR_BACKENDS=", "No backend was chosen"),
-            ("-DGOCOR_BACKENDS=tflite", "There is no backend tflite. Known: openvino"),
-            (f"-DOpenVINO_DIR={tmp_path}", "OpenVINO 2025.4 or later was not found. Give -DOpenVINO_DIR=…"),
-        )
-    ):
-        done = cmake("-S", ROOT / "runtime/cpp", "-B", tmp_path / str(number), option)
+    without = "-DGOCOR_BACKENDS=onnxruntime -DONNXRUNTIME_INCLUDE_DIR=/none"
+    header = f"-DGOCOR_BACKENDS=onnxruntime -DONNXRUNTIME_INCLUDE_DIR={tmp_path} -DONNXRUNTIME_LIBRARY=/none"
+    (tmp_path / "onnxruntime_c_api.h").touch()
+    wrong = (
+        ("-DGOCOR_BACKENDS=", "No backend was chosen"),
+        ("-DGOCOR_BACKENDS=tflite", "There is no backend tflite. Known: openvino"),
+        (f"-DOpenVINO_DIR={tmp_path}", "OpenVINO 2025.4 or later was not found. Give -DOpenVINO_DIR=…"),
+        (without, "ONNX Runtime's header was not found. Give -DONNXRUNTIME_INCLUDE_DIR=…"),
+        (header, "ONNX Runtime's library was not found. Give -DONNXRUNTIME_LIBRARY=…"),
+    )
+    for number, (options, text) in enumerate(wrong):
+        done = cmake("-S", ROOT / "runtime/cpp", "-B", tmp_path / str(number), *options.split())
         assert done.returncode != 0
         assert text in " ".join(done.stderr.split())
 
@@ -615,9 +749,9 @@ def test_configuring_without_what_it_takes(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sanitized(backends: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("-DGOCOR_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug")
-    return build(NATIVE, tmp_path_factory.mktemp("sanitized"), OPENVINO, *options)
+    return build(NATIVE, tmp_path_factory.mktemp("sanitized"), *backends, *options)
 
 
 @pytest.mark.slow

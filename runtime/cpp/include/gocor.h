@@ -92,6 +92,16 @@ GOCOR_API gocor_status gocor_estimate(const gocor_estimator* estimator, const go
                                       const gocor_image* queries, size_t count, float* flow, size_t flow_size,
                                       float* orientation_scores) GOCOR_NOEXCEPT;
 
+/* Enqueues an estimate of one batch on a CUDA stream, with images and flow in the GPU's memory: engines only.
+ *
+ *   references, queries  uint8 RGB (batch, height, width, 3) without gaps, on the GPU that was current at gocor_create
+ *   flow                 float32 (batch, 2, height, width) there
+ *   stream               a cudaStream_t; NULL is the default stream
+ *
+ * It returns at once: images must stay, and the flow is there, when the stream got that far. */
+GOCOR_API gocor_status gocor_enqueue(const gocor_estimator* estimator, const void* references, const void* queries,
+                                     float* flow, void* stream) GOCOR_NOEXCEPT;
+
 /* Gives the model's memory back; NULL is fine. No other call with this estimator may still run or come later. */
 GOCOR_API void gocor_release(gocor_estimator* estimator) GOCOR_NOEXCEPT;
 

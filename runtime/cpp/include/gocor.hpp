@@ -93,6 +93,11 @@ public:
                   std::size_t flow_size, float* orientation_scores = nullptr) const {
         check(gocor_estimate(estimator_.get(), references, queries, count, flow, flow_size, orientation_scores));
     }
+
+    // One batch on a CUDA stream, everything in the GPU's memory: see gocor_enqueue.
+    void enqueue(const void* references, const void* queries, float* flow, void* stream) const {
+        check(gocor_enqueue(estimator_.get(), references, queries, flow, stream));
+    }
 };
 
 }  // namespace gocor

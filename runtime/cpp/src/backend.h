@@ -28,6 +28,11 @@ public:
     virtual void run() = 0;
     virtual const float* flow() const = 0;               // (batch, 2, height, width), valid until the next run
     virtual const float* orientation_score() const = 0;  // (batch), or null
+
+    // Enqueues a run on a stream, with everything in the GPU's memory. False if the backend has no GPU.
+    virtual bool enqueue(const void* /*reference*/, const void* /*query*/, float* /*flow*/, void* /*stream*/) {
+        return false;
+    }
 };
 
 // A loaded model. Lanes are made by any thread, and none outlives its model.

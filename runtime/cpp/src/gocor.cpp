@@ -287,6 +287,21 @@ gocor_status gocor_estimate(const gocor_estimator* estimator, const gocor_image*
     });
 }
 
+gocor_status gocor_enqueue(const gocor_estimator* estimator, const void* references, const void* queries, float* flow,
+                           void* stream) noexcept {
+    return guarded([&] {
+        if (estimator == nullptr) throw invalid("estimator", "is null", "one of gocor_create");
+        if (references == nullptr) throw invalid("references", "is null", "an address on the GPU");
+        if (queries == nullptr) throw invalid("queries", "is null", "an address on the GPU");
+        if (flow == nullptr) throw invalid("flow", "is null", "an address on the GPU");
+        const gocor::LentLane lane(estimator->lanes);
+        if (!lane->enqueue(references, queries, flow, stream)) {
+            throw gocor::Failure(GOCOR_UNAVAILABLE, "gocor_enqueue", "is for engines, not for " + estimator->model->backend,
+                                 "gocor_estimate, which takes images in host memory");
+        }
+    });
+}
+
 void gocor_release(gocor_estimator* estimator) noexcept { delete estimator; }
 
 const char* gocor_last_error() noexcept { return gocor::last_error.c_str(); }

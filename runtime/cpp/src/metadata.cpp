@@ -69,6 +69,7 @@ Metadata read(const Reader& reader) {
         reader.check_kind(name, {Json::Kind::integer, Json::Kind::null});
     }
     reader.check_kind("operators", {Json::Kind::object});
+    metadata.operators = !parse_json(reader.text("operators")).names.empty();
     return metadata;
 }
 

@@ -26,6 +26,7 @@ struct Metadata {
     std::int64_t batch = 0, height = 0, width = 0;
     bool orientation_score = false;  // an output of the GLU-Net family
     bool int8 = false;
+    bool operators = false;  // it has some of the domain gocor
 
     // Of a model that takes images, the only ones that get here.
     std::vector<Tensor> inputs() const;

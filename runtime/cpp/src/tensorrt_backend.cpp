@@ -1,0 +1,347 @@
+// Engines in TensorRT; see runtime/tensorrt_session.py and runtime/manifest.py.
+
+#include <NvInfer.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend.h"
+#include "error.h"
+#include "manifest.h"
+#include "sha256.h"
+
+namespace gocor {
+namespace {
+
+constexpr const char* PLUGIN_LIBRARY = "libgocor_plugins.so";
+constexpr const char* PLUGIN_VARIABLE = "GOCOR_PLUGIN_LIBRARY";
+constexpr int OLDEST_COMPATIBLE_SM = 80;  // engines built for hardware compatibility run from Ampere on
+
+void check(cudaError_t status, const std::string& path) {
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // what is not sticky is told once
+    throw Failure(GOCOR_FAILED, path, std::string("failed on the GPU (") + cudaGetErrorString(status) + ")",
+                  "see gocor doctor");
+}
+
+// Keeps the first error until somebody asks. TensorRT wants one logger that stays for the process.
+class Logger final : public nvinfer1::ILogger {
+    std::mutex mutex_;
+    std::string error_;
+
+public:
+    void log(Severity severity, const char* text) noexcept override {
+        if (severity > Severity::kERROR) return;
+        try {
+            const std::scoped_lock lock(mutex_);
+            if (error_.empty()) error_ = text;
+        } catch (...) {  // NOLINT(bugprone-empty-catch): then there is no reason to be told
+        }
+    }
+
+    std::string take_error(const std::string& otherwise) {
+        const std::scoped_lock lock(mutex_);
+        return error_.empty() ? otherwise : std::exchange(error_, "");
+    }
+};
+
+Logger& logger() {
+    static Logger instance;
+    return instance;
+}
+
+// Makes a GPU current in this thread, and then again the one that was.
+class OnDevice {
+    int before_ = 0;
+
+public:
+    OnDevice(int device, const std::string& path) {
+        check(cudaGetDevice(&before_), path);
+        check(cudaSetDevice(device), path);
+    }
+    ~OnDevice() { cudaSetDevice(before_); }
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+};
+
+// What belongs to one input or output: pinned memory, and memory on the GPU.
+class Buffer {
+    std::size_t size_;
+    void *host_ = nullptr, *device_ = nullptr;
+
+public:
+    Buffer(const Tensor& tensor, const std::string& path) : size_(tensor.dtype == "float32" ? sizeof(float) : 1) {
+        for (const std::int64_t side : tensor.shape) size_ *= static_cast<std::size_t>(side);
+        check(cudaHostAlloc(&host_, size_, cudaHostAllocDefault), path);
+        const cudaError_t status = cudaMalloc(&device_, size_);
+        if (status != cudaSuccess) cudaFreeHost(host_);
+        check(status, path);
+    }
+    ~Buffer() {
+        cudaFree(device_);
+        cudaFreeHost(host_);
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    void* host() const { return host_; }
+    void* device() const { return device_; }
+    cudaError_t upload(cudaStream_t stream) const {
+        return cudaMemcpyAsync(device_, host_, size_, cudaMemcpyHostToDevice, stream);
+    }
+    cudaError_t download(cudaStream_t stream) const {
+        return cudaMemcpyAsync(host_, device_, size_, cudaMemcpyDeviceToHost, stream);
+    }
+};
+
+// A stream, and an event for when the last run was done, which may have been on another stream.
+class Stream {
+    const int device_;
+    cudaStream_t stream_ = nullptr;
+    cudaEvent_t done_ = nullptr;
+
+public:
+    Stream(int device, const std::string& path) : device_(device) {
+        check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), path);
+        const cudaError_t status = cudaEventCreateWithFlags(&done_, cudaEventDisableTiming);
+        if (status != cudaSuccess) cudaStreamDestroy(stream_);
+        check(status, path);
+    }
+    ~Stream() {
+        int before = 0;
+        const bool known = cudaGetDevice(&before) == cudaSuccess;
+        cudaSetDevice(device_);
+        cudaEventSynchronize(done_);  // nothing that runs may lose its memory
+        cudaStreamSynchronize(stream_);
+        cudaEventDestroy(done_);
+        cudaStreamDestroy(stream_);
+        if (known) cudaSetDevice(before);
+    }
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+
+    cudaStream_t get() const { return stream_; }
+    cudaEvent_t done() const { return done_; }
+};
+
+class TensorRtLane final : public Lane {
+    const std::string path_;
+    const int device_;
+    // In this order, so that the stream, which waits for what still runs, goes first.
+    Buffer reference_, query_, flow_;
+    std::unique_ptr<Buffer> score_;
+    std::unique_ptr<nvinfer1::IExecutionContext> context_;
+    Stream stream_;
+
+public:
+    TensorRtLane(const std::string& path, int device, const Metadata& metadata,
+                 std::unique_ptr<nvinfer1::IExecutionContext> context)
+        : path_(path),
+          device_(device),
+          reference_(metadata.inputs()[0], path),
+          query_(metadata.inputs()[1], path),
+          flow_(metadata.outputs()[0], path),
+          score_(metadata.orientation_score ? std::make_unique<Buffer>(metadata.outputs()[1], path) : nullptr),
+          context_(std::move(context)),
+          stream_(device, path) {}
+
+    std::uint8_t* reference() override { return static_cast<std::uint8_t*>(reference_.host()); }
+    std::uint8_t* query() override { return static_cast<std::uint8_t*>(query_.host()); }
+    const float* flow() const override { return static_cast<const float*>(flow_.host()); }
+    const float* orientation_score() const override {
+        return score_ ? static_cast<const float*>(score_->host()) : nullptr;
+    }
+
+    void run() override {
+        const OnDevice on_device(device_, path_);
+        cudaStream_t stream = stream_.get();
+        check(cudaStreamWaitEvent(stream, stream_.done(), 0), path_);
+        check(reference_.upload(stream), path_);
+        check(query_.upload(stream), path_);
+        enqueue_on(stream, reference_.device(), query_.device(), flow_.device());
+        check(flow_.download(stream), path_);
+        if (score_) check(score_->download(stream), path_);
+        check(cudaStreamSynchronize(stream), path_);
+    }
+
+    bool enqueue(const void* reference, const void* query, float* flow, void* stream) override {
+        const OnDevice on_device(device_, path_);
+        auto* const given = static_cast<cudaStream_t>(stream);
+        check(cudaStreamWaitEvent(given, stream_.done(), 0), path_);
+        enqueue_on(given, reference, query, flow);
+        check(cudaEventRecord(stream_.done(), given), path_);
+        return true;
+    }
+
+private:
+    void enqueue_on(cudaStream_t stream, const void* reference, const void* query, void* flow) {
+        logger().take_error("");  // of somebody else
+        const bool right = context_->setInputTensorAddress("reference", reference) &&
+                           context_->setInputTensorAddress("query", query) &&
+                           context_->setTensorAddress("flow", flow) &&
+                           (!score_ || context_->setTensorAddress("orientation_score", score_->device())) &&
+                           context_->enqueueV3(stream);
+        if (right) return;
+        const std::string reason = logger().take_error("it does not say why");
+        throw Failure(GOCOR_FAILED, path_, "failed in TensorRT (" + reason + ")", "see gocor doctor");
+    }
+};
+
+// "11.4.0.106"
+std::string installed() {
+    const std::int32_t version = getInferLibVersion();
+    return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
+           std::to_string(version % 100) + "." + std::to_string(getInferLibBuildVersion());
+}
+
+std::string dtype_name(nvinfer1::DataType type) {
+    if (type == nvinfer1::DataType::kUINT8) return "uint8";
+    if (type == nvinfer1::DataType::kFLOAT) return "float32";
+    return "type " + std::to_string(static_cast<int>(type));
+}
+
+// The plugin library that an engine was built with, or the one that the caller names.
+std::string plugin_path(const Manifest& manifest, const Options& options) {
+    if (!options.plugin_library.empty()) return options.plugin_library;
+    const char* given = std::getenv(PLUGIN_VARIABLE);
+    if (given != nullptr && *given != '\0') return given;
+    const std::size_t slash = manifest.path.find_last_of('/');
+    const std::string folder = slash == std::string::npos ? "./" : manifest.path.substr(0, slash + 1);
+    return folder + PLUGIN_LIBRARY;
+}
+
+class TensorRtModel final : public Model {
+    Manifest manifest_;
+    int device_ = 0;
+    std::unique_ptr<nvinfer1::IRuntime> runtime_;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+    std::mutex mutex_;  // for making contexts
+
+public:
+    TensorRtModel(const std::string& path, const Options& options) : manifest_(read_manifest(path, "engine")) {
+        if (options.threads != 0) {
+            throw Failure(GOCOR_INVALID_ARGUMENT, "threads", "are those of the CPU, and " + path + " is an engine", "0");
+        }
+        remember_options();
+        if (manifest_.one_of("backend", {"tensorrt", "tensorrt-rtx"}) == "tensorrt-rtx") {
+            throw Failure(GOCOR_UNAVAILABLE, path, "is an engine for TensorRT-RTX", "this library runs TensorRT's");
+        }
+        const std::string plan = read_file(path, "give an engine made by gocor build");
+        manifest_.check_bytes(path, plan.data(), plan.size(), "engine_sha256");
+        check(cudaGetDevice(&device_), path);
+        check_runs_here();
+        load(plan, options);
+        check_tensors(nvinfer1::TensorIOMode::kINPUT, "inputs", manifest_.inputs);
+        check_tensors(nvinfer1::TensorIOMode::kOUTPUT, "outputs", manifest_.outputs);
+        metadata = manifest_.metadata;
+        backend = "tensorrt";
+        precision = metadata.precision;
+    }
+
+    std::unique_ptr<Lane> make_lane() override {
+        const OnDevice on_device(device_, manifest_.path);
+        const std::scoped_lock lock(mutex_);
+        logger().take_error("");
+        std::unique_ptr<nvinfer1::IExecutionContext> context(engine_->createExecutionContext());
+        if (!context) {
+            throw Failure(GOCOR_FAILED, manifest_.path,
+                          "failed in TensorRT (" + logger().take_error("no execution context") + ")",
+                          "is there enough memory on the GPU? See Options::parallel");
+        }
+        return std::make_unique<TensorRtLane>(manifest_.path, device_, metadata, std::move(context));
+    }
+
+private:
+    void remember_options() {
+        const std::string& plugins = manifest_.one_of("plugins", {"quick", "library", "none"});
+        if (plugins == "none" && manifest_.metadata.operators) manifest_.options += " --plugins none";
+        if (plugins == "library") manifest_.options += std::string(" --plugin-library ") + PLUGIN_LIBRARY;
+        if (manifest_.flag("hardware_compatible")) manifest_.options += " --hardware-compatible";
+        if (manifest_.flag("version_compatible")) manifest_.options += " --version-compatible";
+        if (manifest_.flag("tf32")) manifest_.options += " --tf32";
+    }
+
+    void check_runs_here() const {
+        const std::string version = installed();
+        const std::vector<std::int64_t> built = release(manifest_.library_version), have = release(version);
+        const bool compatible = manifest_.flag("version_compatible") && have[0] == built[0] && have >= built;
+        if (version != manifest_.library_version && !compatible) {
+            throw bad_model(manifest_.path,
+                            "was built with TensorRT " + manifest_.library_version + "; " + version + " is installed",
+                            "rebuild it with that: " + manifest_.rebuild());
+        }
+        int major = 0, minor = 0;
+        check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_), manifest_.path);
+        check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_), manifest_.path);
+        const int number = 10 * major + minor;
+        const std::string sm = "sm_" + std::to_string(number);
+        const std::vector<std::string> targets = manifest_.texts("targets");
+        const bool built_for = std::find(targets.begin(), targets.end(), sm) != targets.end();
+        if (built_for || (manifest_.flag("hardware_compatible") && number >= OLDEST_COMPATIBLE_SM)) return;
+        std::string known;
+        for (const std::string& target : targets) known += (known.empty() ? "" : ", ") + target;
+        throw bad_model(manifest_.path, "was built for " + known + "; this GPU is " + sm,
+                        "rebuild it for this GPU: " + manifest_.rebuild());
+    }
+
+    void load(const std::string& plan, const Options& options) {
+        runtime_.reset(nvinfer1::createInferRuntime(logger()));
+        if (!runtime_) {
+            throw Failure(GOCOR_UNAVAILABLE, "TensorRT", "does not start (" + logger().take_error("no reason") + ")",
+                          "see gocor doctor");
+        }
+        // A version-compatible engine brings code that runs on the host; its hash says that gocor build wrote it.
+        const bool version_compatible = manifest_.flag("version_compatible");
+        runtime_->setEngineHostCodeAllowed(version_compatible);
+        if (manifest_.text("plugins") == "library" && !version_compatible) load_plugins(options);  // those have theirs
+        logger().take_error("");
+        engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
+        if (engine_) return;
+        throw bad_model(manifest_.path, "cannot be loaded by TensorRT (" + logger().take_error("no reason") + ")",
+                        "rebuild it: " + manifest_.rebuild());
+    }
+
+    // Whoever may write to the library's folder can do anything to this program; the hash is against mistakes.
+    void load_plugins(const Options& options) const {
+        const std::string path = plugin_path(manifest_, options);
+        const std::string where = std::string("put ") + PLUGIN_LIBRARY + " beside the engine, or name it in the options";
+        const std::string content = read_file(path, "the plugin library of " + manifest_.path + ": " + where);
+        const std::string came = sha256(content.data(), content.size()), expected = manifest_.text("plugin_sha256");
+        if (came != expected) {
+            throw bad_model(path,
+                            "is not the plugin library of " + manifest_.path + " (SHA-256 " + came.substr(0, 12) +
+                                "…, not " + expected.substr(0, 12) + "…)",
+                            where + ", or rebuild the engine");
+        }
+        logger().take_error("");
+        if (runtime_->getPluginRegistry().loadLibrary(path.c_str()) != nullptr) return;
+        throw bad_model(path, "cannot be loaded (" + logger().take_error("no reason") + ")",
+                        "build the plugin library for TensorRT " + manifest_.library_version);
+    }
+
+    void check_tensors(nvinfer1::TensorIOMode mode, const std::string& what, const std::vector<Tensor>& expected) const {
+        std::vector<Tensor> found;
+        for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
+            const char* name = engine_->getIOTensorName(i);
+            if (engine_->getTensorIOMode(name) != mode) continue;
+            const nvinfer1::Dims dims = engine_->getTensorShape(name);
+            found.push_back({name, dtype_name(engine_->getTensorDataType(name)),
+                             {dims.d, dims.d + std::max(dims.nbDims, 0)}});
+        }
+        manifest_.check_interface(what, found, expected);
+    }
+};
+
+}  // namespace
+
+std::unique_ptr<Model> load_tensorrt(const std::string& path, const Options& options) {
+    return std::make_unique<TensorRtModel>(path, options);
+}
+
+}  // namespace gocor
