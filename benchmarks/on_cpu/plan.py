@@ -1,9 +1,11 @@
 """What a group of candidates is before it has been timed; needs no torch."""
 
 import datetime
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gocor.runtime.benchmark import Candidate, Progress, benchmark
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SHIFTS, TILES, COMPILED = "PyTorch, 81 shifts", "PyTorch, tiles", "torch.compile"
 ORT, ORT_INT8 = "ONNX Runtime", "ONNX Runtime, INT8"
 OPENVINO, OPENVINO_INT8 = "OpenVINO", "OpenVINO, INT8"
+QUIET = 0.05  # cores that other processes may use without a note
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Plan:
 
 def measure(plan: Plan, made: Entries, commit: str, progress: Progress) -> Group:
     """Times what a plan made."""
-    start = time.monotonic()
+    start, busy = time.monotonic(), others_busy_seconds()
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
     candidates: Mapping[str, Candidate] = {
         f"{entry.case} · {entry.way}": Candidate(entry.call) for entry in made.ready
@@ -84,6 +87,20 @@ def measure(plan: Plan, made: Entries, commit: str, progress: Progress) -> Group
         for e, result in zip(made.ready, results, strict=True)
     )
     seconds = time.monotonic() - start
-    return Group(
-        plan.part, plan.rounds, plan.warmup, date, commit, seconds, rows, made.failed, tuple(made.notes)
-    )
+    notes = (*made.notes, *_disturbance((others_busy_seconds() - busy) / seconds))
+    return Group(plan.part, plan.rounds, plan.warmup, date, commit, seconds, rows, made.failed, notes)
+
+
+def others_busy_seconds() -> float:
+    """Time of all cores that other processes have used so far; 0 where the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system = map(int, stat.read_text().split()[1:4])
+    own = os.times()
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+
+
+def _disturbance(cores: float) -> Iterator[str]:
+    if cores > QUIET:
+        yield f"Meanwhile other processes kept {cores:.1f} of {os.cpu_count()} cores busy."
