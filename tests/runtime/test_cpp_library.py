@@ -737,6 +737,7 @@ def test_configuring_without_what_it_takes(tmp_path: Path) -> None:
         ("-DGOCOR_BACKENDS=tflite", "There is no backend tflite. Known: openvino"),
         (f"-DOpenVINO_DIR={tmp_path}", "OpenVINO 2025.4 or later was not found. Give -DOpenVINO_DIR=…"),
         (without, "ONNX Runtime's header was not found. Give -DONNXRUNTIME_INCLUDE_DIR=…"),
+        (f"-DGOCOR_BACKENDS=tensorrt -DTENSORRT_INCLUDE_DIR={tmp_path}", "TensorRT was not found. Give"),
         (header, "ONNX Runtime's library was not found. Give -DONNXRUNTIME_LIBRARY=…"),
     )
     for number, (options, text) in enumerate(wrong):
