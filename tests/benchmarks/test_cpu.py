@@ -11,7 +11,7 @@ from gocor.core.errors import ConfigError, ModelError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import cpu
-from on_cpu import aims, growth, networks, operators, show
+from on_cpu import aims, growth, networks, operators, plan, show
 from on_cpu.plan import ORT, SHIFTS, Entries, Entry, Plan, measure
 from on_cpu.results import Group, Results, Row, load
 from on_cpu.workshop import Workshop
@@ -135,13 +135,24 @@ def test_a_wrong_candidate_is_not_timed() -> None:
         operators.checked("a", "b", lambda: np.zeros(3), np.ones(3))
 
 
-def test_a_group_keeps_every_call() -> None:
+def test_a_group_keeps_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Entries([Entry("a", "b", lambda: None, 1e-7, 5.0)], {"c": "why"}, ["note"])
+    monkeypatch.setattr(plan, "others_busy_seconds", lambda: 0.0)
     group = measure(Plan("p", "operators", 3, 1, lambda _: made), made, "abc", lambda *_: None)
     (only,) = group.rows
     assert (only.case, only.way, only.error, only.peak_memory_mib) == ("a", "b", 1e-7, 5.0)
     assert len(only.times_ms) == 3
     assert (group.failed, group.notes, group.commit) == ({"c": "why"}, ("note",), "abc")
+
+
+def test_a_group_says_that_others_were_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter([0.0, 1e9])
+    monkeypatch.setattr(plan, "others_busy_seconds", lambda: next(used))
+    made = Entries([Entry("a", "b", lambda: None)])
+    group = measure(Plan("p", "operators", 1, 0, lambda _: made), made, "", lambda *_: None)
+    assert group.notes[0].startswith("Meanwhile other processes kept ")
+    monkeypatch.undo()
+    assert plan.others_busy_seconds() >= 0
 
 
 def test_growth_names_what_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +171,19 @@ def test_refusals() -> None:
         cpu._plans(["kernels"], "", True, None)
     with pytest.raises(ConfigError, match=r"--only: 'nothing' is in no name"):
         cpu._plans(["growth"], "nothing", True, None)
+
+
+def test_the_documentation_shows_the_results_that_are_kept() -> None:
+    for path, text in show.documents(load(cpu.TRACKED)).items():
+        assert path.read_text(encoding="utf-8") == text, path
+
+
+def test_the_results_that_are_kept_are_of_checked_candidates() -> None:
+    kept = load(cpu.TRACKED)
+    assert len(list(show.verdicts(kept))) == sum(aim.group in kept.groups for aim in aims.AIMS) > 0
+    for name, group in kept.groups.items():
+        assert all(len(row.times_ms) == group.rounds for row in group.rows), name
+        limit = operators.TOLERANCE if group.part == "operators" else networks.TOLERANCE
+        checked = [row.error for row in group.rows if row.error is not None and "INT8" not in row.way]
+        assert all(error <= limit for error in checked), name
+        assert len(checked) > 0 or group.part == "growth", name
