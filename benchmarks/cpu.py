@@ -95,8 +95,8 @@ def measure(results: Results, plan: "Plan", folder: Path, prepare: bool) -> Resu
     """One more group."""
     import torch
     from on_cpu import plan as plans
-    from on_cpu.facts import commit
     from on_cpu.workshop import Workshop
+    from source_tree import commit
 
     torch.set_num_threads(results.threads)
     name = f"{plan.part}: {plan.name}"

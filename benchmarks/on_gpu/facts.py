@@ -3,13 +3,11 @@
 import hashlib
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from gocor.core.errors import DependencyError, ProviderError
 from gocor.plugins import ptx
 
-ROOT = Path(__file__).parents[2]
 OLDEST = (8, 0)
 CLOCKS = (
     "clocks.sm",
@@ -75,19 +73,6 @@ def query(field: str) -> str:
     command = ["nvidia-smi", "--id=0", f"--query-gpu={field}", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def commit() -> str:
-    """Of the source tree, with ``+`` if its files were changed; empty where there is no repository."""
-    if shutil.which("git") is None:
-        return ""
-    head = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    if head.returncode != 0:
-        return ""
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=ROOT, capture_output=True).returncode
-    return head.stdout.strip() + "+" * bool(changed)
 
 
 def packaged_kernels() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from source_tree import commit
 
 from gocor.core.errors import DependencyError, GocorError
 from on_gpu import facts
@@ -62,7 +63,7 @@ def run_part(name: str, setting: Setting, report: Report) -> Part:
         status,
         reason,
         datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M"),
-        facts.commit(),
+        commit(),
         setting.quick,
         setting.origin,
         time.monotonic() - start,

@@ -1,10 +1,10 @@
-"""What a figure belongs to."""
+"""Which source tree a figure belongs to."""
 
 import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def commit() -> str:
