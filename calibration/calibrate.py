@@ -248,7 +248,7 @@ def _prepare(
     used, checks = _pairs(source.metadata, pairs, config), PairChecks()
     if config.ranges:
         table = _reused(config, source, tensors)
-        model = equalize(model, find_sources(model, convolutions), table.channel_scales)
+        model = equalize(model, find_sources(model), table.channel_scales)
     else:
         assert used is not None  # checked with the settings
         measured = Measurement(source.metadata, path, config.threads, used, progress)

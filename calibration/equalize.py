@@ -50,12 +50,15 @@ class Source:
     readers: tuple[tuple[str, int], ...]
 
 
-def find_sources(model: "onnx.ModelProto", convolutions: Sequence[Convolution]) -> tuple[Source, ...]:
-    """Channels that only convolutions read, and at least one of those to be quantised."""
+def find_sources(model: "onnx.ModelProto") -> tuple[Source, ...]:
+    """Channels that only convolutions read."""
+    return tuple(_Graph(model).sources())
+
+
+def feeding(sources: Iterable[Source], convolutions: Sequence[Convolution]) -> tuple[Source, ...]:
+    """Those that a convolution to be quantised reads."""
     chosen = {convolution.name for convolution in convolutions if not convolution.kept}
-    return tuple(
-        source for source in _Graph(model).sources() if chosen & {name for name, _ in source.readers}
-    )
+    return tuple(source for source in sources if chosen & {name for name, _ in source.readers})
 
 
 def largest_values(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gocor.calibration.collect import Probe, Progress, collect
-from gocor.calibration.equalize import choose_scales, equalize, find_sources, largest_values
+from gocor.calibration.equalize import choose_scales, equalize, feeding, find_sources, largest_values
 from gocor.calibration.histogram import Method, thresholds
 from gocor.calibration.pairs import CalibrationPairs, PairChecks
 from gocor.calibration.ranges import Range
@@ -44,7 +44,7 @@ class Measurement:
             ImageError: a pair cannot be read.
             ModelError: a tensor is not finite.
         """
-        sources = find_sources(model, convolutions)
+        sources = feeding(find_sources(model), convolutions)
         probe = self._probe(model, {source.tensor: source.readers[0][0] for source in sources})
         largest = largest_values(probe, self.pairs.calibration(), self.pairs.count, self.progress)
         scales = choose_scales(model, convolutions, sources, largest)

@@ -9,7 +9,7 @@ from golden import relative_l2
 
 from gocor.calibration.calibrate import CalibrationConfig, calibrate
 from gocor.calibration.collect import Probe
-from gocor.calibration.equalize import Source, choose_scales, equalize, find_sources, largest_values
+from gocor.calibration.equalize import Source, choose_scales, equalize, feeding, find_sources, largest_values
 from gocor.calibration.selection import Convolution, select
 from gocor.core.errors import ModelError
 from gocor.runtime.metadata import ModelMetadata
@@ -34,7 +34,7 @@ def convolutions(model: onnx.ModelProto) -> tuple[Convolution, ...]:
 
 @pytest.fixture(scope="module")
 def sources(model: onnx.ModelProto, convolutions: tuple[Convolution, ...]) -> tuple[Source, ...]:
-    return find_sources(model, convolutions)
+    return feeding(find_sources(model), convolutions)
 
 
 def probe(model: onnx.ModelProto, tensors: list[str]) -> Probe:
@@ -107,7 +107,7 @@ def test_shared_weights_stay() -> None:
     model = onnx.parser.parse_model(text)
     for node, name in zip(model.graph.node, ["3a", "x1", "3aa", "x2", "4_0", "x3", "4_1"], strict=True):
         node.name = f"conv{name}.0/Conv"
-    (source,) = find_sources(model, select(model, "pwcnet"))
+    (source,) = feeding(find_sources(model), select(model, "pwcnet"))
     assert source == Source("b", "conv3a.0/Conv", (("conv3aa.0/Conv", 0),))
     scales = choose_scales(model, select(model, "pwcnet"), [source], {"b": np.array([4.0, 0.25])})
     assert scales["b"] == pytest.approx((4**0.75, 0.25**0.75))

@@ -152,3 +152,15 @@ def test_ranges_for_another_target_are_refused(made: Any, exported: Any, tmp_pat
         exported.model, tmp_path / "a.onnx", config=CalibrationConfig(target="cpu", ranges=made.table)
     )
     assert again.path.read_bytes() == made.path.read_bytes()
+
+
+def test_channels_stay_evened_out_when_a_reader_is_kept_later(
+    made: Any, exported: Any, tmp_path: Path
+) -> None:
+    """The range of what conv3a gives was measured with its channels divided, whoever reads them."""
+    config = CalibrationConfig(target="cpu", ranges=made.table, keep=("conv3aa.0",))
+    kept = calibrate(exported.model, tmp_path / "m.onnx", config=config)
+    stored = [{t.name: t for t in onnx.load(report.path).graph.initializer} for report in (made, kept)]
+    (name,) = [c.weight for c in kept.convolutions if c.name == "conv3a.0/Conv"]
+    assert stored[1][f"{name}_scale"] == stored[0][f"{name}_scale"]
+    assert "conv3aa.0/Conv" not in {c.name for c in kept.convolutions if not c.kept}
