@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gocor.core.errors import ConfigError, ImageError, ModelError, OutputError
-from gocor.runtime.batch import RunConfig, run_pairs
+from gocor.runtime.run import RunConfig, run_pairs
 from gocor.runtime.flow import read_flow
 from gocor.runtime.images import load_image, save_image
 from gocor.runtime.pairs import find_pairs
