@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from gocor.core.errors import GocorError, ModelError
+from gocor.core.errors import GocorError, MachineError, ModelError
 from gocor.runtime.metadata import ModelMetadata, TensorSpec
 from gocor.runtime.report import to_json
 
@@ -192,16 +192,16 @@ class EngineManifest(Manifest):
             sm: the GPU's compute capability, as ``sm_90``.
 
         Raises:
-            ModelError: the engine needs another version or another GPU; the text says what to rebuild.
+            MachineError: the engine needs another version or another GPU; the text says what to rebuild.
         """
         if not self._takes_version(library_version):
             got = f"was built with {self.library}; {library_version} is installed"
-            raise ModelError(self.path, got, f"rebuild it with that: {self.rebuild_for(sm)}")
+            raise MachineError(self.path, got, f"rebuild it with that: {self.rebuild_for(sm)}")
         if sm not in self.targets and not (self.hardware_compatible and _number(sm) >= OLDEST_COMPATIBLE_SM):
             got, what = f"was built for {self.target}; this GPU is {sm}", "rebuild it for this GPU"
             if self._backend_for(sm) != self.backend:
                 got, what = f"{got}, for which {LIBRARY_NAMES[self.backend]} does not build", "use TensorRT"
-            raise ModelError(self.path, got, f"{what}: {self.rebuild_for(sm)}")
+            raise MachineError(self.path, got, f"{what}: {self.rebuild_for(sm)}")
 
     @property
     def target(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from gocor.core.errors import ModelError
+from gocor.core.errors import MachineError, ModelError
 from gocor.runtime.manifest import EngineManifest, Manifest, release
 
 InferencePrecision = Literal["f32", "bf16"]
@@ -62,10 +62,10 @@ class OpenVINOManifest(Manifest):
         return self._read(self.path, self.xml_sha256), self._read(self.weights, self.bin_sha256)
 
     def check_runs_on(self, library_version: str) -> None:
-        """Raises ModelError if the installed OpenVINO is older than the one that wrote the model."""
+        """Raises MachineError if the installed OpenVINO is older than the one that wrote the model."""
         if release(library_version)[:2] < release(self.library_version)[:2]:
             got = f"was built with {self.library}; {library_version} is installed, which is older"
-            raise ModelError(self.path, got, f"update OpenVINO, or rebuild the model: {self.rebuild}")
+            raise MachineError(self.path, got, f"update OpenVINO, or rebuild the model: {self.rebuild}")
 
     @property
     def rebuild(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 from full_disk import files_up_to
 
 from gocor.core.errors import OutputError
-from gocor.core.files import atomic_path, check_writable, sha256, write_text
+from gocor.core.files import atomic_folder, atomic_path, check_writable, sha256, write_text
 
 
 @pytest.fixture
@@ -127,3 +127,60 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000  # more than one block
     (tmp_path / "weights.pth").write_bytes(content)
     assert sha256(tmp_path / "weights.pth") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_appears_whole_under_its_name(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "new" / "package") as built:
+        (built / "file").write_text("whole")
+        assert not (tmp_path / "new" / "package").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["package"]
+    assert (tmp_path / "new" / "package" / "file").read_text() == "whole"
+
+
+@pytest.mark.parametrize("failure", [ValueError("bad"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_earlier_folder(tmp_path: Path, failure: BaseException) -> None:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "file").write_text("earlier")
+    with pytest.raises(type(failure)):  # noqa: PT012
+        with atomic_folder(folder, replace=True) as built:
+            (built / "file").write_text("half")
+            raise failure
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]
+    assert (folder / "file").read_text() == "earlier"
+
+
+def test_a_folder_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    folder, link = tmp_path / "package", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    with atomic_folder(link) as built:  # an empty one may be there
+        (built / "first").touch()
+    with pytest.raises(OutputError, match="link: is there already, and not empty; a new folder"):
+        atomic_folder(link).__enter__()
+    with atomic_folder(link, replace=True) as built:
+        (built / "second").touch()
+    assert link.is_symlink()
+    assert [path.name for path in folder.iterdir()] == ["second"]
+    with pytest.raises(OutputError, match="second: is a file; the path of a folder"):
+        atomic_folder(folder / "second").__enter__()
+
+
+def test_a_folder_that_cannot_get_its_name_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "package", Path.rename
+    folder.mkdir()
+    (folder / "file").write_text("earlier")
+
+    def refuse(path: Path, target: Path) -> Path:
+        if (path / "new").exists():
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OutputError, match=r"cannot be written \(Permission denied\)"):  # noqa: SIM117
+        with atomic_folder(folder, replace=True) as built:
+            (built / "new").touch()
+    assert (folder / "file").read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]

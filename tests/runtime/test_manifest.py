@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from toy_models import METADATA
 
-from gocor.core.errors import ModelError
+from gocor.core.errors import MachineError, ModelError
 from gocor.core.files import sha256, write_text
 from gocor.runtime.manifest import RTX_TARGETS, EngineManifest, manifest_path
 from gocor.runtime.metadata import TensorSpec
@@ -166,7 +166,7 @@ def test_the_same_version_and_gpu_are_taken() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(MachineError) as caught:
         MANIFEST.check_runs_on("11.5.0.1", "sm_90")
     assert str(caught.value) == (
         "model.engine: was built with TensorRT 11.4.0.106; 11.5.0.1 is installed; rebuild it with that: "
@@ -175,7 +175,7 @@ def test_another_version_is_refused() -> None:
 
 
 def test_another_gpu_is_refused() -> None:
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(MachineError) as caught:
         MANIFEST.check_runs_on("11.4.0.106", "sm_89")
     assert str(caught.value) == (
         "model.engine: was built for sm_90 (NVIDIA H100); this GPU is sm_89; rebuild it for this GPU: "
