@@ -129,6 +129,12 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
     assert sha256(tmp_path / "weights.pth") == hashlib.sha256(content).hexdigest()
 
 
+def build_half_and_fail(folder: Path, failure: BaseException) -> None:
+    with atomic_folder(folder, replace=True) as built:
+        (built / "file").write_text("half")
+        raise failure
+
+
 def test_a_folder_appears_whole_under_its_name(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "new" / "package") as built:
         (built / "file").write_text("whole")
@@ -142,10 +148,8 @@ def test_a_failure_keeps_the_earlier_folder(tmp_path: Path, failure: BaseExcepti
     folder = tmp_path / "package"
     folder.mkdir()
     (folder / "file").write_text("earlier")
-    with pytest.raises(type(failure)):  # noqa: PT012
-        with atomic_folder(folder, replace=True) as built:
-            (built / "file").write_text("half")
-            raise failure
+    with pytest.raises(type(failure)):
+        build_half_and_fail(folder, failure)
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
     assert (folder / "file").read_text() == "earlier"
 
@@ -179,8 +183,10 @@ def test_a_folder_that_cannot_get_its_name_leaves_the_earlier_one(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OutputError, match=r"cannot be written \(Permission denied\)"):  # noqa: SIM117
-        with atomic_folder(folder, replace=True) as built:
-            (built / "new").touch()
+    with (
+        pytest.raises(OutputError, match=r"cannot be written \(Permission denied\)"),
+        atomic_folder(folder, replace=True) as built,
+    ):
+        (built / "new").touch()
     assert (folder / "file").read_text() == "earlier"
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
