@@ -68,6 +68,13 @@ def test_bilinear_resize_is_that_of_pytorch(size: tuple[int, int], wanted: tuple
     np.testing.assert_allclose(resized, expected.numpy(), rtol=0, atol=5e-7)
 
 
+def test_pillow_resizes_the_width_first_whatever_its_version() -> None:
+    picture = images(96, 40)
+    narrow = preprocess.resize_images(picture, 96, 31, "pwcnet")
+    expected = preprocess.resize_images(narrow, 24, 31, "pwcnet")
+    np.testing.assert_array_equal(preprocess.resize_images(picture, 24, 31, "pwcnet"), expected)
+
+
 def test_pwcnet_images_go_through_pillow_and_come_out_as_bgr() -> None:
     batch = images(70, 100, count=2)
     tensors = preprocess.preprocess(PWCNET, batch, batch[::-1])
