@@ -127,6 +127,16 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def check_provider(provider: str) -> None:
+    """Finds out whether the installed ONNX Runtime has a provider, without opening a model.
+
+    Raises:
+        DependencyError: ONNX Runtime is not installed.
+        ProviderError: it lacks the provider.
+    """
+    _check_available(import_onnxruntime(), provider)
+
+
 def _check_available(ort: Any, provider: str) -> None:
     available = ort.get_available_providers()
     if EXECUTION_PROVIDERS[provider][0][0] not in available:

@@ -189,17 +189,24 @@ class FlowEstimator(ABC):
         )
 
 
-def load(path: str | Path, provider: str | None = None, threads: int | None = None) -> FlowEstimator:
-    """Loads a model that ``gocor export`` made, or what ``gocor build`` made of one.
+def load(
+    path: str | Path,
+    provider: str | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+) -> FlowEstimator:
+    """Loads a model that ``gocor export`` made, what ``gocor build`` made of one, or a package of them.
 
     Args:
         path: of the model, an ``.onnx`` file, of the engine, an ``.engine`` or ``.plan`` file, or of the
-            model for OpenVINO, an ``.xml`` file.
+            model for OpenVINO, an ``.xml`` file. Or the folder of a package, of whose models each image takes
+            the one that fits: ``gocor.runtime.package_choice`` is the rule.
         provider: ``cpu``, ``cuda`` or ``tensorrt`` for an ``.onnx`` file, in ONNX Runtime; ``cpu`` when None.
             Other files run on what they were built for, ``tensorrt``, ``tensorrt-rtx`` or ``openvino``;
             naming another is an error. A model runs there or not at all.
         threads: for the operators on the CPU; one for each physical core when None. An engine has no such
             operators, and takes None only.
+        precision: of a package's models, ``fp32`` when None; a model has its own, and takes None only.
 
     Returns:
         The estimator; call it with two images, and close it (or use it in ``with``) to free its memory.
@@ -207,13 +214,20 @@ def load(path: str | Path, provider: str | None = None, threads: int | None = No
     Raises:
         ModelError: there is no such file, or it is damaged or none of ours; or it does not fit this machine.
         ProviderError: the provider is unknown or not available here.
-        ConfigError: the number of threads makes no sense, or is given for an engine.
+        ConfigError: the number of threads makes no sense, or is given for an engine; or a package has nothing
+            in that precision.
         DependencyError: the library that runs such models is not installed.
     """
-    path = check_model_file(path)
-    _check_provider(path, provider)
     if threads is not None and threads < 1:
         raise ConfigError("threads", f"is {threads}", "at least 1")
+    if Path(path).is_dir():
+        from gocor.runtime.package_session import PackageEstimator
+
+        return PackageEstimator(path, provider, threads, precision)  # type: ignore[arg-type]
+    path = check_model_file(path)
+    _check_provider(path, provider)
+    if precision is not None:
+        raise ConfigError("precision", f"chooses among a package's models, and {path} is one", "leave it out")
     if path.suffix == ".onnx":
         from gocor.runtime.onnxruntime_session import OnnxRuntimeEstimator
 

@@ -202,10 +202,26 @@ class _Engine:
 def _check_before_loading(manifest: EngineManifest) -> tuple[Any, int, bytes]:
     """Library, GPU and bytes of an engine; nothing of the engine has run when these do not fit together."""
     plan = manifest.read_checked()
+    return *_check_machine(manifest), plan
+
+
+def check_machine(path: str | Path) -> None:
+    """Finds out whether an engine is for this library and GPU, by its manifest alone.
+
+    Raises:
+        ModelError: it has no manifest, or a damaged one.
+        MachineError: it is for another version of the library, or another GPU.
+        ProviderError: there is no GPU.
+        DependencyError: the library or cuda-python is not installed.
+    """
+    _check_machine(EngineManifest.of(path))
+
+
+def _check_machine(manifest: EngineManifest) -> tuple[Any, int]:
     library = import_library(manifest.backend)
     device = cuda.current_device()
     manifest.check_runs_on(library.__version__, cuda.compute_capability(device))
-    return library, device, plan
+    return library, device
 
 
 def _deserialize(library: Any, manifest: EngineManifest, plan: bytes) -> Any:

@@ -156,7 +156,7 @@ def refusal(path: Path, **options: object) -> str:
 def test_files_that_are_no_models(tmp_path: Path) -> None:
     made_by = "give a model made by gocor export"
     assert refusal(tmp_path / "absent.onnx") == f"no such file; {made_by}"
-    assert refusal(tmp_path) == "is a folder; give a model file"
+    assert refusal(tmp_path) == "holds no package.json; a model file, or a folder of gocor package"
     path = tmp_path / "model.onnx"
     path.touch()
     assert refusal(path) == f"is empty; {made_by}"
