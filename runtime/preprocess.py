@@ -105,8 +105,8 @@ def _resize_pillow(images: np.ndarray, height: int, width: int) -> np.ndarray:
     resized = np.empty((len(images), height, width, 3), np.uint8)
     for image, out in zip(images, resized, strict=True):
         picture = Image.fromarray(np.ascontiguousarray(image))
-        # One side after the other: from Pillow 13 on it begins with the height where that shrinks more, and what
-        # is rounded in between then differs by 1 (github.com/python-pillow/Pillow/pull/9549).
+        # One side after the other: from Pillow 13 on it begins with the height where that shrinks more, and
+        # what is rounded in between then differs by 1 (github.com/python-pillow/Pillow/pull/9549).
         for size in ((width, picture.height), (width, height)):
             picture = picture.resize(size, Image.Resampling.BILINEAR)
         out[...] = np.asarray(picture)
