@@ -28,13 +28,14 @@ EXTRAS = {
     "verify": ["polygraphy>=0.49.20"],
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],
+    "parquet": ["pyarrow>=17"],
     "train": ["scikit-image>=0.25"],
     "tensorrt": ["tensorrt>=10.9", "onnx>=1.19", CUDA],
     "openvino": ["openvino>=2025.4", "onnx>=1.19"],
     "rtx": [f"tensorrt-rtx>=1.2; {NVIDIA_WHEELS}", "onnx>=1.19", CUDA],
 }
 # Never "tensorrt": its wheel downloads gigabytes. TensorRT-RTX is small and builds engines without a GPU.
-WITHOUT_GPU = ("cpu", "openvino", "export", "verify", "video", "plot", "train", "rtx")
+WITHOUT_GPU = ("cpu", "openvino", "export", "verify", "video", "plot", "parquet", "train", "rtx")
 EXTRAS["all"] = [requirement for extra in WITHOUT_GPU for requirement in EXTRAS[extra]]
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-xdist>=3", "scikit-image>=0.25"),

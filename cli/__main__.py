@@ -1,7 +1,7 @@
 """The command ``gocor``.
 
-Exit codes: 0 done, 1 verify found a difference, 2 wrong input, 70 a bug of gocor, 130 Ctrl-C, 141 nobody
-reads the output any more, 143 told to stop.
+Exit codes: 0 done, 1 verify found a difference, 2 wrong input, 3 a batch is done but for pairs that failed,
+70 a bug of gocor, 130 Ctrl-C, 141 nobody reads the output any more, 143 told to stop.
 """
 
 import importlib
@@ -18,11 +18,13 @@ from gocor.console import print_line, show_notes, stderr
 from gocor.core.errors import GocorError
 from gocor.core.version import __version__
 
-COMMANDS = ("export", "calibrate", "build", "verify", "run", "triton", "inspect", "bench", "eval", "doctor")
+COMMANDS = (
+    "export", "calibrate", "build", "verify", "run", "batch", "triton", "inspect", "bench", "eval", "doctor",
+)  # fmt: skip
 EXTRA_OF = {
     "torch": "export", "onnx": "export", "onnxscript": "export", "safetensors": "export",
     "onnxruntime": "cpu", "openvino": "openvino", "polygraphy": "verify", "cv2": "video",
-    "matplotlib": "plot", "skimage": "train",
+    "matplotlib": "plot", "pyarrow": "parquet", "skimage": "train",
 }  # fmt: skip
 
 WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED, TERMINATED = 2, 70, 130, 143

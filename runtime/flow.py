@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from gocor.core.errors import ConfigError, ImageError, ShapeError
+from gocor.core.errors import ConfigError, ImageError, ModelError, ShapeError
 from gocor.core.files import atomic_path
 from gocor.runtime.images import load_png16
 
@@ -103,6 +103,17 @@ def encode_flow(
         return buffer.getvalue()
     height, width = flow.shape[1:]
     return struct.pack("<fii", _FLO_TAG, width, height) + flow.transpose(1, 2, 0).tobytes()
+
+
+def check_finite(flow: np.ndarray, model: Path, pair: str) -> None:
+    """Refuses a flow with values that are no numbers.
+
+    Raises:
+        ModelError: naming the model that gave it, and the pair.
+    """
+    if wrong := int((~np.isfinite(flow)).sum()):
+        text = f"gave {wrong} of {flow.size} flow values that are not finite for {pair}"
+        raise ModelError(model, text, "check the model with gocor verify")
 
 
 def warp(query: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Where image pairs come from: two images, two folders, a table, or the frames of a video."""
 
+import array
 import csv
+import hashlib
 import logging
 import os
 import re
@@ -15,7 +17,13 @@ import numpy as np
 from gocor.core.errors import ConfigError, DependencyError, ImageError
 from gocor.runtime.images import IMAGE_SUFFIXES, load_image
 
+PARQUET_SUFFIXES = (".parquet", ".pq")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+_READABLE = {
+    "string", "large_string", "string_view", "double", "float",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}  # fmt: skip
+_LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
 
 _log = logging.getLogger("gocor")
 
@@ -115,8 +123,8 @@ def find_pairs(
     Args:
         reference: image, folder of images, or video.
         query: image or folder; None with a video or a table.
-        table: CSV file with the columns ``reference``, ``query`` and, if wanted, ``name``; relative paths
-            start at the table's own folder.
+        table: CSV or Parquet file with the columns ``reference``, ``query`` and, if wanted, ``name``;
+            relative paths start at the table's own folder.
 
     Raises:
         ConfigError: the arguments do not go together.
@@ -145,12 +153,85 @@ def find_pairs(
     return FilePairs([_file_pair(reference.stem, reference, query)], single=True)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file that must have ``columns``, each with its line number; empty lines are left out.
+class PairList(PairSource):
+    """Pairs of a table that is read anew in every iteration, so that there may be more than fit into memory.
+
+    Pairs without a name are called by their number in the table, ``00000001`` first. That images exist is
+    found out when they are loaded.
+
+    Attributes:
+        path: CSV or Parquet file with the columns ``reference``, ``query`` and, if wanted, ``name``.
+        sha256: of names and paths; the same for a CSV and a Parquet file of the same content in one folder.
 
     Raises:
-        ImageError: the file cannot be read, lacks a column, or a line lacks a value of these columns.
+        ImageError: the table cannot be read, lists nothing, or has a name twice or one that no file can have.
+        DependencyError: the table is a Parquet file and pyarrow is not installed.
     """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        digest, names = hashlib.sha256(), array.array("Q")
+        for _, pair in self._lines():
+            digest.update(
+                "\0".join((pair.name, *map(str, pair.files), "")).encode("utf-8", "surrogateescape")
+            )
+            names.append(_hash(pair.name))
+        if not names:
+            raise ImageError(self.path, "lists no pairs", "rows of reference and query below the header")
+        self.expected, self.sha256 = len(names), digest.hexdigest()
+        self._refuse_repeated_names(names)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (pair for _, pair in self._lines())
+
+    def _lines(self) -> Iterator[tuple[int, Pair]]:
+        folder = Path(os.path.abspath(self.path.parent))
+        for number, (line, row) in enumerate(iterate_table(self.path, ("reference", "query")), 1):
+            name = row.get("name") or f"{number:08d}"
+            _check_name(name, f"{self.path}:{line}")
+            yield line, _file_pair(name, folder / row["reference"], folder / row["query"])
+
+    def _refuse_repeated_names(self, names: "array.array[int]") -> None:
+        """Looks for equal names among their hashes: 8 bytes for each pair, of which there may be millions."""
+        values, counts = np.unique(np.frombuffer(names, np.uint64), return_counts=True)
+        repeated = set(values[counts > 1].tolist())
+        seen: set[str] = set()
+        for line, pair in self._lines() if repeated else ():
+            if pair.name in seen:
+                raise _repeated(f"{self.path}:{line}", pair.name)
+            if _hash(pair.name) in repeated:
+                seen.add(pair.name)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """All rows of a table; see ``iterate_table``."""
+    return list(iterate_table(path, columns))
+
+
+def iterate_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV or Parquet file that must have ``columns``, without reading it whole.
+
+    Yields:
+        Number of a row and its values as text, those that are missing as "". In a CSV file it is the number
+        of the line, and empty lines are left out; in a Parquet file rows count from 1.
+
+    Raises:
+        ImageError: the file cannot be read, lacks a column, or a row lacks a value of these columns.
+        DependencyError: a Parquet file needs pyarrow.
+    """
+    parquet = path.suffix.lower() in PARQUET_SUFFIXES
+    try:
+        for line, row in _parquet_rows(path, columns) if parquet else _csv_rows(path, columns):
+            for name in columns:
+                if not row[name]:
+                    raise ImageError(f"{path}:{line}", f"has no {name}", f"values for {', '.join(columns)}")
+            yield line, row
+    except OSError as error:
+        kind = "Parquet" if parquet else "CSV"
+        raise ImageError(path, f"cannot be read ({error.strerror or error})", f"a {kind} file") from error
+
+
+def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
@@ -159,18 +240,47 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
                 text = f"has no column {missing[0]!r}, its first line is {','.join(header)[:60]!r}"
                 raise ImageError(path, text, f"{','.join(columns)} as the first line")
             reader.fieldnames = header
-            rows = [(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror or error})", "a CSV file") from error
+            for row in reader:
+                yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(
-            path, f"is no CSV file in UTF-8 ({error})", f"columns {','.join(columns)}"
-        ) from error
-    for line, row in rows:
-        for name in columns:
-            if not row[name]:
-                raise ImageError(f"{path}:{line}", f"has no {name}", f"values for {', '.join(columns)}")
-    return rows
+        expected = f"columns {','.join(columns)}"
+        raise ImageError(path, f"is no CSV file in UTF-8 ({error})", expected) from error
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    pyarrow = import_pyarrow(path)
+    try:
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
+            readable = [field.name for field in file.schema_arrow if _is_text_or_number(field.type)]
+            if missing := [name for name in columns if name not in readable]:
+                text = f"has no column {missing[0]!r} of text, its columns are {', '.join(readable)[:60]!r}"
+                raise ImageError(path, text, f"columns {', '.join(columns)}")
+            rows = (row for rows in file.iter_batches(4096, columns=readable) for row in rows.to_pylist())
+            for line, row in enumerate(rows, 1):
+                yield line, {k: "" if v is None else str(v).strip() for k, v in row.items()}
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise ImageError(path, f"is no Parquet file, or damaged ({error})", "a Parquet file") from error
+
+
+def _is_text_or_number(kind: Any) -> bool:
+    """Of an Arrow type: images or flows in other columns would cost as much memory as they are long."""
+    text = str(kind)
+    return (str(kind.value_type) if text.startswith("dictionary") else text) in _READABLE
+
+
+def import_pyarrow(where: object) -> Any:
+    """The module ``pyarrow`` with ``pyarrow.parquet``.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        hint = 'pip install "gocor-deploy[parquet]"'
+        raise DependencyError(where, "Parquet needs pyarrow, which is not installed", hint) from error
+    return pyarrow
 
 
 def _file_pair(name: str, reference: Path, query: Path) -> Pair:
@@ -239,15 +349,29 @@ def _table_pairs(path: Path) -> list[Pair]:
                 raise ImageError(where, f"{image} does not exist", "paths relative to the CSV file's folder")
         name = row.get("name") or _free_name(reference.stem, pairs)
         if name in pairs:
-            raise ImageError(where, f"the name {name!r} was given before", "a name of its own for each pair")
-        if name in (".", "..") or re.search(r'[\\/:*?"<>|\0]', name):
-            raise ImageError(
-                where, f"the name {name!r} cannot be that of a folder", "letters, digits, - and _"
-            )
+            raise _repeated(where, name)
+        _check_name(name, where)
         pairs[name] = _file_pair(name, reference, query)
     if not pairs:
         raise ImageError(path, "lists no pairs", "lines reference,query below the header")
     return list(pairs.values())
+
+
+def _check_name(name: str, where: object) -> None:
+    if name in (".", "..") or re.search(r'[\\/:*?"<>|\0]', name):
+        raise ImageError(where, f"the name {name!r} cannot be that of a folder", "letters, digits, - and _")
+    if len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
+        text = f"the name {name[:20]!r}… has {len(name)} letters"
+        raise ImageError(where, text, f"at most {_LONGEST_NAME}")
+
+
+def _repeated(where: object, name: str) -> ImageError:
+    return ImageError(where, f"the name {name!r} was given before", "a name of its own for each pair")
+
+
+def _hash(name: str) -> int:
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _free_name(stem: str, taken: dict[str, Pair]) -> str:

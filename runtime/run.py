@@ -17,7 +17,7 @@ import numpy as np
 from gocor.core.errors import ConfigError, ImageError, ModelError, ShapeError
 from gocor.core.files import atomic_path, sha256
 from gocor.runtime.flipping import estimate_with_flip_check
-from gocor.runtime.flow import FlowFormat, consistent, encode_flow, sample_flow, warp
+from gocor.runtime.flow import FlowFormat, check_finite, consistent, encode_flow, sample_flow, warp
 from gocor.runtime.images import check_same_size, encode_image, pad_pair
 from gocor.runtime.pairs import Pair, PairSource, read_table
 from gocor.runtime.session import FlowEstimator
@@ -247,9 +247,7 @@ class _Run:
         else:
             flow = self.estimator(reference, query)
         flow = flow[:, :height, :width]
-        if wrong := int((~np.isfinite(flow)).sum()):
-            text = f"gave {wrong} of {flow.size} flow values that are not finite for {name}"
-            raise ModelError(self.estimator.path, text, "check the model with gocor verify")
+        check_finite(flow, self.estimator.path, name)
         return flow, flipped
 
 

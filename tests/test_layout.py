@@ -22,6 +22,8 @@ HEAVY = {
     "polygraphy",
     "tensorrt",
     "openvino",
+    "pyarrow",
+    "ray",
 }
 LONGEST_FUNCTION, LONGEST_COMMAND = 50, 20
 

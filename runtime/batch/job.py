@@ -1,0 +1,282 @@
+"""A batch and its folder: what is computed, what of it is done, and that nothing else gets in there."""
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from gocor.core.errors import ConfigError, OutputError
+from gocor.core.files import sha256, write_text, writing
+from gocor.runtime.batch.index import FAILED, index_file, write_index
+from gocor.runtime.batch.shards import (
+    FLOWS,
+    BatchFormat,
+    Dtype,
+    finished_shards,
+    read_shard,
+    remove_leftovers,
+    remove_shards,
+)  # fmt: skip
+from gocor.runtime.flow import FlowFormat
+from gocor.runtime.pairs import Pair, PairList, import_pyarrow
+from gocor.runtime.session import check_model_file
+
+JOB = "job.json"  # written first: it says what the shards beside it are
+FORMATS = (*get_args(FlowFormat), "parquet")
+_LOCK = ".lock"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """What to compute and write.
+
+    Attributes:
+        model: path of the model file.
+        output: folder of the job.
+        provider: where to run an ``.onnx`` file: ``cpu`` when None. Other files know.
+        threads: of the CPU, for the model; one for each physical core when None.
+        format: of the flows: ``flo``, ``kitti`` or ``npy`` files, or ``parquet``.
+        dtype: of the flows in Parquet.
+        pad: pad images of two sizes to their common size; otherwise such a pair fails.
+        batch: pairs that the model is given at a time; as many as it was exported for when None.
+        shard: pairs that appear together, in one folder or Parquet file; what a kill costs at most.
+        workers: threads that read images, and as many that write; one for each core, up to 8, when None.
+        restart: remove the results of an earlier job in the folder.
+        retry_failed: compute shards again in which pairs failed.
+    """
+
+    model: Path
+    output: Path
+    provider: str | None = None
+    threads: int | None = None
+    format: BatchFormat = "flo"
+    dtype: Dtype = "float32"
+    pad: bool = False
+    batch: int | None = None
+    shard: int = 100
+    workers: int | None = None
+    restart: bool = False
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        for option, value, known in (
+            ("--format", self.format, FORMATS),
+            ("--dtype", self.dtype, get_args(Dtype)),
+        ):
+            if value not in known:
+                raise ConfigError(option, f"unknown {value!r}", f"one of {', '.join(known)}")
+        for option, number in (("--batch", self.batch), ("--shard", self.shard), ("--workers", self.workers)):
+            if number is not None and number < 1:
+                raise ConfigError(option, f"is {number}", "at least 1")
+        if self.dtype != "float32" and self.format != "parquet":
+            raise ConfigError("--dtype", f"is {self.dtype} with --format {self.format}", "--format parquet")
+
+    @property
+    def parquet(self) -> bool:
+        """Flows and index are Parquet files."""
+        return self.format == "parquet"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pairs whose results appear together."""
+
+    number: int
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far a job is.
+
+    Attributes:
+        total: pairs of the job.
+        before: of them done or failed in earlier runs.
+        done: in this run.
+        failed: in this run.
+    """
+
+    total: int
+    before: int = 0
+    done: int = 0
+    failed: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Pairs that need nothing any more."""
+        return self.before + self.done + self.failed
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a job has come to.
+
+    Attributes:
+        tally: of the run that finished it.
+        done: pairs that have a flow, of all runs.
+        failed: pairs that have none.
+        index: file that says about each pair what became of it and where its flow is.
+        seconds: that this run took.
+    """
+
+    tally: Tally
+    done: int
+    failed: int
+    index: Path
+    seconds: float = field(compare=False)
+
+
+class Job:
+    """A batch in its folder; one process at a time may have it. Open it with ``with``.
+
+    Attributes:
+        config: what to compute.
+        pairs: of which pairs.
+        model_sha256: of the model file.
+    """
+
+    def __init__(self, pairs: PairList, config: BatchConfig) -> None:
+        self.pairs, self.config = pairs, config
+        self.model_sha256 = sha256(check_model_file(config.model))
+        self._close = contextlib.ExitStack()
+
+    def __enter__(self) -> "Job":
+        """Makes the folder, or takes up the job that it holds.
+
+        Raises:
+            ConfigError: the folder holds another job, or something that is none; or another process has it.
+            OutputError: the folder cannot be written.
+            DependencyError: the results shall be Parquet files and pyarrow is not installed.
+        """
+        folder = self.config.output
+        if self.config.parquet:
+            import_pyarrow("--format parquet")
+        self._check_list_survives()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as close:
+            close.enter_context(_locked(folder))
+            remove_leftovers(folder)
+            self._begin()
+            if self.config.retry_failed:
+                remove_shards(path for path in self.finished.values() if _has_failures(path))
+            with writing(folder):
+                (folder / FLOWS).mkdir(exist_ok=True)
+            self._close = close.pop_all()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close.close()
+
+    @property
+    def finished(self) -> dict[int, Path]:
+        """Shards that are there, by number."""
+        return finished_shards(self.config.output)
+
+    def start(self) -> Tally:
+        """What is done before the first pair of this run."""
+        total, size = self.pairs.expected, self.config.shard
+        last = (total - 1) // size
+        before = sum(total - last * size if number == last else size for number in self.finished)
+        return Tally(total, before)
+
+    def pending(self) -> Iterator[Shard]:
+        """Shards that are not there, in order; the list is read as they are taken."""
+        finished, pairs = self.finished, iter(self.pairs)
+        for number in itertools.count():
+            if not (taken := tuple(itertools.islice(pairs, self.config.shard))):
+                return
+            if number not in finished:
+                yield Shard(number, taken)
+
+    def finish(self, tally: Tally, seconds: float) -> BatchReport:
+        """Writes the index of the job, all of whose shards are there."""
+        folder, shards = self.config.output, sorted(self.finished.items())
+        done, failed = write_index(folder, (read_shard(path) for _, path in shards), self.config.parquet)
+        return BatchReport(tally, done, failed, index_file(folder, self.config.parquet), seconds)
+
+    def _check_list_survives(self) -> None:
+        folder, path = self.config.output.resolve(), self.pairs.path.resolve()
+        if path in (index_file(folder, self.config.parquet), folder / FAILED, folder / JOB):
+            raise ConfigError("-o", f"results in {folder} would overwrite the list {path}", "another folder")
+
+    def _begin(self) -> None:
+        """Records what the job is, or checks that it is the one that was recorded."""
+        folder, identity = self.config.output, self._identity()
+        recorded = _read_record(folder)
+        if recorded == identity and not self.config.restart:
+            return
+        if recorded is None and (folder / FLOWS).exists():
+            text = f"holds a folder {FLOWS}, and no readable {JOB} that says what is in it"
+            raise ConfigError(folder, text, "another folder, or remove it")
+        if recorded is not None and not self.config.restart:
+            text = f"holds a batch {_difference(recorded, identity)}"
+            raise ConfigError(folder, text, "another folder, or --restart to remove what is there")
+        if (folder / FLOWS).exists():
+            remove_shards([folder / FLOWS])
+        with writing(folder):
+            for path in (index_file(folder, True), index_file(folder, False), folder / FAILED):
+                path.unlink(missing_ok=True)
+        write_text(folder / JOB, json.dumps(identity, indent=2) + "\n")
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides on the results. Neither threads nor machines do."""
+        config = self.config
+        # What gocor build made runs where it was built for, whether that is said again or not.
+        provider = config.provider or "cpu" if config.model.suffix == ".onnx" else config.model.suffix
+        return {
+            "format_version": _FORMAT_VERSION,
+            "model_sha256": self.model_sha256,
+            "provider": provider,
+            "pairs": self.pairs.expected,
+            "pairs_sha256": self.pairs.sha256,
+            **{f"--{name}": getattr(config, name) for name in ("format", "dtype", "pad", "batch", "shard")},
+        }
+
+
+def _difference(recorded: dict[str, Any], identity: dict[str, Any]) -> str:
+    """``of another model, with --format flo`` and the like."""
+    names = [name for name in identity if recorded.get(name) != identity[name]]
+    said = {
+        "format_version": "of another version of gocor", "model_sha256": "of another model",
+        "provider": f"on provider {recorded.get('provider')}", "pairs_sha256": "of another list of pairs",
+    }  # fmt: skip
+    return ", ".join(said.get(name, f"with {name} {recorded.get(name)}") for name in names if name != "pairs")
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """What the folder's job is; None if nothing readable says so."""
+    try:
+        record = json.loads((folder / JOB).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _has_failures(path: Path) -> bool:
+    return any(outcome.status == "failed" for outcome in read_shard(path))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of the folder; the lock goes with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with writing(folder / _LOCK):
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(folder, "is being written by another gocor batch", "wait for it") from error
+        yield
+    finally:
+        os.close(descriptor)
