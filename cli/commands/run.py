@@ -9,8 +9,8 @@ from rich.text import Text
 
 from gocor.console import examples, facts_table, print_line, progress, stdout
 from gocor.core.errors import GocorError
-from gocor.runtime.run import PairResult, RunConfig, RunReport, run_pairs
 from gocor.runtime.pairs import find_pairs
+from gocor.runtime.run import PairResult, RunConfig, RunReport, run_pairs
 from gocor.runtime.session import load
 
 EPILOG = examples(
