@@ -186,7 +186,8 @@ def finished_shards(folder: Path) -> dict[int, Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what processes left that were killed; none may be at work in the folder."""
-    for path in [*folder.glob(f"{FLOWS}/.*"), *folder.glob(f".{FLOWS}.*")]:
+    patterns = (f"{FLOWS}/.*", *(f".{name}.*" for name in (FLOWS, "job", "index", "failed")))
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
         _remove(path)
 
 
