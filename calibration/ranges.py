@@ -1,6 +1,5 @@
 """The table of activation ranges: a JSON file to look at, and to quantise from again without pairs."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from gocor.calibration.histogram import METHODS, Method
 from gocor.core.errors import ConfigError
+from gocor.core.reading import DOCUMENT, read_json
 from gocor.core.version import __version__
 from gocor.runtime.report import write_json
 
@@ -76,7 +76,7 @@ class RangeTable:
         """
         expected = f"a file that gocor calibrate wrote, model.onnx{SUFFIX}"
         try:
-            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json(path, DOCUMENT, ConfigError)
             if (found := content.pop("format", None)) != FORMAT:
                 raise ValueError(f"format {found}")
             content["ranges"] = {name: Range(**values) for name, values in content["ranges"].items()}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gocor.core.errors import ImageError
+from gocor.core.reading import DOCUMENT, read_bytes
 
 
 def read_homography(path: str | Path) -> np.ndarray:
@@ -16,7 +17,8 @@ def read_homography(path: str | Path) -> np.ndarray:
     path = Path(path)
     expected = "3×3 numbers, a homography from reference to query"
     try:
-        numbers = [float(word) for word in path.read_text(encoding="utf-8").replace(",", " ").split()]
+        text = read_bytes(path, DOCUMENT, ImageError).decode("utf-8")
+        numbers = [float(word) for word in text.replace(",", " ").split()]
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror or error})", expected) from error
     except ValueError as error:

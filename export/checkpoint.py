@@ -17,8 +17,10 @@ from torch import Tensor
 
 from gocor.core.errors import CheckpointError, ConfigError
 from gocor.core.files import sha256
+from gocor.core.reading import CHECKPOINT, check_size
 from gocor.export.networks import DEFAULT_ITERATIONS, Network, create_network
 from gocor.export.networks.info import CheckpointInfo
+from gocor.export.pickle_check import NUMPY_NUMBERS, check_pickle
 from gocor.export.weights import BUILT_IN, checkpoint_path
 from gocor.runtime.spec import SPECS, network_spec
 
@@ -27,6 +29,7 @@ logger = logging.getLogger("gocor")
 SHOWN_KEYS = 3  # of each kind in an error about keys
 PICKLE_STARTS = (b"PK", b"\x80")  # of torch.save's files, since 1.6 and before
 HIGHEST_COUNT = 100  # a larger number of "iterations" in a file counts training steps
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     named, facts = _read(path)
     if not named or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in named.items()):
         raise CheckpointError(path, "holds no state_dict", "tensors by name, bare or under 'state_dict'")
+    _check_tensors(path, named)
     tensors = {key.removeprefix("module."): value for key, value in named.items()}
     both = _count(facts, "iterations")
     return Checkpoint(
@@ -167,6 +171,7 @@ def weights_sha256(network: torch.nn.Module) -> str:
 def _read(path: Path) -> tuple[dict[Any, Any], Mapping[str, Any]]:
     """What a file holds by name, and what it says besides; the kind of file is in its first bytes."""
     try:
+        check_size(path, CHECKPOINT, CheckpointError)
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
@@ -193,41 +198,48 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
 
 def _read_pickle(path: Path) -> tuple[dict[Any, Any], Mapping[str, Any]]:
     try:
-        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+        check_pickle(path)
+        with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error, if there is one, says it
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):  # a class or function to be called
-            raise CheckpointError(
-                path, f"holds pickled code, which is never run ({found[1]})",
-                "where you trust it: load it, torch.save(its state_dict, 'weights.pth') and use that",
-            ) from error  # fmt: skip
         raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, … for what is damaged
         reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__  # advice follows, not ours
         raise CheckpointError(
             path, f"is damaged or no checkpoint ({reason})", "download or copy it again"
         ) from error
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise CheckpointError(path, f"holds a {type(content).__name__}", "tensors by name, or a 'state_dict'")
+    content = _plain(content)
     nested = content.get("state_dict")
-    return (dict(nested), content) if isinstance(nested, Mapping) else (dict(content), {})
+    return (_plain(nested), content) if isinstance(nested, dict) else (content, {})
 
 
-def _numpy_numbers() -> list[Any]:
-    """What it takes to unpickle a NumPy number, such as the best error that a training script keeps.
+def _plain(content: dict[Any, Any]) -> dict[Any, Any]:
+    """Without what a pickle may have put over an OrderedDict's own methods."""
+    return dict(dict.items(content))
 
-    None of these runs code of the file's choosing.
-    """
-    scalar = np.float64().__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # before and since NumPy 2
-    return [*((scalar, name) for name in names), np.dtype, *(type(np.dtype(kind)) for kind in "?bhilBHILefd")]
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses what no network's weights are, such as sparse, quantised or complex tensors."""
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.dtype not in _DTYPES:
+            layout = "" if value.layout == torch.strided else f"{value.layout} of "
+            got = f"holds as {key} a tensor of {layout}{value.dtype}".replace("torch.", "")
+            raise CheckpointError(path, got, "dense tensors of 16, 32 or 64 bits")
 
 
 def _count(facts: Mapping[str, Any], name: str) -> int | None:
     """An iteration count among a file's facts; safetensors keeps them as text."""
-    text = str(facts.get(name, ""))
-    return int(text) if text.isdecimal() and int(text) <= HIGHEST_COUNT else None
+    value = facts.get(name)
+    if not isinstance(value, int | str | np.number):  # the text of lists in lists may have no end
+        return None
+    text = str(value) if not isinstance(value, int) or abs(value) <= HIGHEST_COUNT else ""
+    decimal = text.isascii() and text.isdecimal() and len(text) <= len(str(HIGHEST_COUNT))
+    return int(text) if decimal and int(text) <= HIGHEST_COUNT else None
 
 
 def _first(*values: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gocor.core.errors import DependencyError, ModelError
+from gocor.core.reading import MODEL, read_bytes
 from gocor.export.engine_plugins import OperatorCall, operator_calls
 from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.session import CHECKPOINT_SUFFIXES, check_model_file
@@ -54,7 +55,7 @@ def read_source(path: str | Path, extra: str = "tensorrt") -> SourceModel:
 
     from gocor.export.graph import check_portable
 
-    content = path.read_bytes()
+    content = read_bytes(path, MODEL, ModelError)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # whatever protobuf's implementation of the day raises

@@ -87,7 +87,7 @@ def check_portable(model: onnx.ModelProto, where: object) -> None:
     """
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the latter for its own message
         raise ModelError(
             where, f"is no valid ONNX model ({str(error).splitlines()[0]})", "export again"
         ) from error

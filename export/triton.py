@@ -10,7 +10,6 @@ The server takes only subfolders for models.
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 
 from gocor.core.errors import ConfigError, ModelError, OutputError
 from gocor.core.files import sha256, write_text
+from gocor.core.reading import DOCUMENT, read_json
 from gocor.core.version import __version__
 from gocor.export.triton_config import ServedModel, TritonConfig, read_served
 from gocor.export.triton_guide import CLIENT, Entry, guide
@@ -113,7 +113,7 @@ def _existing(path: Path, update: bool) -> tuple[Entry, ...]:
 
 def _read_index(path: Path) -> tuple[Entry, ...]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, DOCUMENT, OutputError)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, this gocor reads {FORMAT}")
         return tuple(_read_entry(value) for value in values["models"])

@@ -16,6 +16,7 @@ import numpy as np
 
 from gocor.core.errors import ConfigError, ImageError, ModelError, ShapeError
 from gocor.core.files import atomic_path
+from gocor.core.reading import FLOW, check_size, read_bytes
 from gocor.runtime.images import load_png16
 
 FlowFormat = Literal["flo", "kitti", "npy"]
@@ -45,6 +46,7 @@ def read_flow(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix.lower() not in readers:
         raise ImageError(path, f"has suffix {path.suffix!r}", f"a flow file: {' '.join(readers)}")
     try:
+        check_size(path, FLOW, ImageError)
         flow, valid = readers[path.suffix.lower()](path)
     except OSError as error:
         raise ImageError(
@@ -223,7 +225,7 @@ def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarra
 
 
 def _read_flo(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    content = path.read_bytes()
+    content = read_bytes(path, FLOW, ImageError)
     if len(content) < 12 or struct.unpack_from("<f", content)[0] != _FLO_TAG:
         raise ImageError(path, "does not begin with the tag PIEH", "a Middlebury .flo file")
     width, height = struct.unpack_from("<ii", content, 4)
@@ -240,8 +242,11 @@ def _read_kitti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         # Mapped, since a damaged header would otherwise make NumPy allocate whatever size it claims.
-        flow = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with np.errstate(over="ignore"):
+            flow = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy takes headers for Python's source, and raises what its parsers do
         raise ImageError(path, f"is truncated or no .npy file ({error})", "an array (2, H, W)") from error
     if flow.ndim == 3 and flow.shape[0] != 2 and flow.shape[2] == 2:
         flow = flow.transpose(2, 0, 1)
@@ -251,7 +256,7 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_pfm(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    content = path.read_bytes()
+    content = read_bytes(path, FLOW, ImageError)
     if not (header := _PFM_HEADER.match(content)):
         raise ImageError(
             path, "does not begin with a PFM header", "a .pfm file: PF or Pf, width, height, scale"

@@ -8,7 +8,7 @@ transparent pixel is often garbage, and would be matched).
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from gocor.core.errors import GocorError, ImageError, ShapeError
 from gocor.core.files import atomic_path
+from gocor.core.reading import IMAGE, check_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +36,7 @@ def load_image(path: str | Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    with decoding(path), Image.open(path, formats=_FORMATS) as image:
+    with _opened(path, _FORMATS) as image:
         eight = _eight_bit(image, path)
         # Asked after decoding: Pillow's TIFF reader has applied and removed the orientation by then.
         eight.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
@@ -52,9 +53,8 @@ def load_png16(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: the file cannot be read or is another kind of image.
     """
-    from PIL import Image
 
-    with decoding(path), Image.open(path, formats=("PNG",)) as image:
+    with _opened(path, ("PNG",)) as image:
         if _raw_mode(image) != "RGB;16B":
             raise ImageError(path, f"is an image of mode {image.mode}, not of 16 bits", "a 16-bit RGB PNG")
         return _all_16_bits(image, path)
@@ -118,6 +118,16 @@ def check_same_size(reference: np.ndarray, query: np.ndarray, where: object) -> 
             f"the reference has {width}×{height} pixels and the query {query_width}×{query_height}",
             "images of one size, or --pad to pad the smaller one with black",
         )
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, formats: Sequence[str]) -> "Iterator[Image.Image]":
+    from PIL import Image
+
+    with decoding(path):
+        check_size(path, IMAGE, ImageError)
+        with Image.open(path, formats=formats) as image:
+            yield image
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ checked before an engine is deserialised, since a plan is executable code. OpenV
 
 import dataclasses
 import hashlib
-import json
 import re
 import shlex
 from collections.abc import Collection, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from gocor.core.errors import GocorError, MachineError, ModelError
+from gocor.core.reading import MANIFEST, MODEL, read_bytes, read_json
 from gocor.runtime.metadata import ModelMetadata, TensorSpec
 from gocor.runtime.report import to_json
 
@@ -65,7 +65,7 @@ class Manifest:
         """
         path, again = manifest_path(built), f"build the {cls.KIND} again"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, MANIFEST, ModelError)
         except FileNotFoundError as error:
             got = f"has no manifest {path.name} beside it"
             raise ModelError(built, got, f"copy both files, or {again}: gocor build") from error
@@ -79,7 +79,7 @@ class Manifest:
             raise ModelError(path, f"is an {cls.KIND} manifest of format {came}", expected)
         try:
             return cls(path=Path(built), **cls._fields(values, path))
-        except (KeyError, TypeError, ValueError, GocorError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, GocorError) as error:
             raise cls._damaged(path, error) from error
 
     def to_json(self) -> str:
@@ -113,6 +113,9 @@ class Manifest:
         for name, known in cls._known().items():
             if fields[name] not in known:
                 raise ValueError(f"{name} {fields[name]!r}")
+        # It is looked for beside the built file: nothing that a manifest says leads out of its folder.
+        if fields["model"] in ("", "..") or re.search(r"[/\\\0]", fields["model"]):
+            raise ValueError(f"model {fields['model']!r}, which is no name of a file")
         if fields["inputs"] != fields["metadata"].inputs:
             raise ValueError(f"inputs {'; '.join(map(str, fields['inputs']))} are not those of its metadata")
         return fields
@@ -179,7 +182,7 @@ class EngineManifest(Manifest):
         Raises:
             ModelError: it is not, byte for byte, the file that was built.
         """
-        engine = self.path.read_bytes()
+        engine = read_bytes(self.path, MODEL, ModelError)
         if (came := hashlib.sha256(engine).hexdigest()) != self.engine_sha256:
             raise self._changed(self.path, came, self.engine_sha256)
         return engine
@@ -268,8 +271,8 @@ def manifest_path(built: str | Path) -> Path:
 
 
 def _targets(values: Any) -> tuple[str, ...]:
-    known = isinstance(values, list) and all(re.fullmatch(r"sm_\d+", str(value)) for value in values)
-    if not known or not values:
+    words = isinstance(values, list) and all(isinstance(value, str) for value in values)
+    if not words or not values or not all(re.fullmatch(r"sm_[0-9]{2,4}", value) for value in values):
         raise ValueError(f"targets {values!r}")
     return tuple(values)
 
@@ -288,4 +291,4 @@ def _number(sm: str) -> int:
 
 def release(version: str) -> tuple[int, ...]:
     """Comparable numbers of ``11.4.0.106``."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)) or (0,)
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version)) or (0,)

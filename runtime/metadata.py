@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gocor.core.errors import GocorError, ModelError
+from gocor.core.reading import parse_json
 from gocor.runtime.spec import GLUNET_COARSE_SIDE, NetworkSpec, network_spec
 
 Io = Literal["images", "tensors"]
@@ -17,6 +19,7 @@ GOCOR_FORMS: tuple[GocorForm, ...] = ("fused", "unrolled")
 PREFIX = "gocor."
 ORIENTATION_SCORE = "orientation_score"  # output of the GLU-Net family, float32 (batch,)
 FORMAT = 1  # raised when an older reader would misread the properties
+LARGEST = 1 << 16  # of sides and batches, so that no product of them overflows
 
 
 @dataclass(frozen=True)
@@ -181,12 +184,14 @@ class ModelMetadata:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r}")
         for name in ("height", "width", "batch"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= LARGEST:
                 raise ValueError(f"{name} {getattr(self, name)!r}")
         for name in ("global_iterations", "local_iterations"):
-            if not isinstance(getattr(self, name), int | None):
+            count = getattr(self, name)
+            if count is not None and (type(count) is not int or count < 0):
                 raise ValueError(f"{name} {getattr(self, name)!r}")
-        if not isinstance(self.operators, dict):
+        known = isinstance(self.operators, dict)
+        if not known or not all(type(version) is int for version in self.operators.values()):
             raise ValueError(f"operators {self.operators!r}")
 
 
@@ -195,19 +200,24 @@ def _value(field: "dataclasses.Field[Any]", properties: Mapping[str, str]) -> An
         if field.default is not dataclasses.MISSING:
             return field.default
         raise ValueError(f"no {PREFIX}{field.name}")
+    if not isinstance(text, str):  # in a manifest anything may stand here
+        raise ValueError(f"{field.name} {text!r}")
     if field.type in (str, Io, Precision):
         return text
-    value = json.loads(text)
+    value = parse_json(text)
     if field.name not in _READERS:
         return value
     try:
         return _READERS[field.name](value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{field.name} {text}") from error
 
 
 def _repair(values: Mapping[str, Any]) -> Repair:
-    return Repair(float(values["budget"]), float(values["aepe"]), tuple(map(str, values["kept"])))
+    budget, aepe = float(values["budget"]), float(values["aepe"])
+    if not (math.isfinite(budget) and math.isfinite(aepe)):
+        raise ValueError(f"budget {budget}, aepe {aepe}")
+    return Repair(budget, aepe, tuple(map(str, values["kept"])))
 
 
 def _int8(values: Mapping[str, Any]) -> Int8:

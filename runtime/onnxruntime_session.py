@@ -41,7 +41,7 @@ class OnnxRuntimeEstimator(FlowEstimator):
 
     def __init__(self, path: Path, provider: str, threads: int | None) -> None:
         session = open_session(path, provider, threads)
-        metadata = ModelMetadata.from_properties(session.get_modelmeta().custom_metadata_map, path)
+        metadata = ModelMetadata.from_properties(properties_of(session, path), path)
         _check_interface(path, session, metadata)
         placement = _placement(session)
         if elsewhere := {n: c for n, c in placement.items() if n != session.get_providers()[0]}:
@@ -97,6 +97,19 @@ def open_session(path: Path, provider: str, threads: int | None = None) -> "onnx
         got = f"{provider!r} did not start on this machine (ONNX Runtime would have used {came})"
         raise ProviderError("provider", got, "see gocor doctor for what is missing")
     return session
+
+
+def properties_of(session: "onnxruntime.InferenceSession", path: Path) -> dict[str, str]:
+    """The string properties of a model file.
+
+    Raises:
+        ModelError: they are no text.
+    """
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        got = f"has properties that are no text ({error})"
+        raise ModelError(path, got, "give a model made by gocor export") from error
 
 
 @functools.cache  # once

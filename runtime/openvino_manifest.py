@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 from gocor.core.errors import MachineError, ModelError
+from gocor.core.reading import MODEL, read_bytes
 from gocor.runtime.manifest import EngineManifest, Manifest, release
 
 InferencePrecision = Literal["f32", "bf16"]
@@ -78,7 +79,7 @@ class OpenVINOManifest(Manifest):
 
     def _read(self, path: Path, expected: str) -> bytes:
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, MODEL, ModelError)
         except FileNotFoundError as error:
             hint = f"copy it, too, or rebuild the model: {self.rebuild}"
             raise ModelError(path, f"is missing, the weights of {self.path}", hint) from error

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gocor.core.errors import ConfigError, DependencyError, ImageError
+from gocor.core.reading import TABLE, check_size
 from gocor.runtime.images import IMAGE_SUFFIXES, load_image
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -204,7 +205,11 @@ class PairList(PairSource):
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """All rows of a table; see ``iterate_table``."""
+    """All rows of a table, which may be as large as a limit; see ``iterate_table``."""
+    try:
+        check_size(path, TABLE, ImageError)
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror or error})", "a table") from error
     return list(iterate_table(path, columns))
 
 
@@ -345,7 +350,7 @@ def _table_pairs(path: Path) -> list[Pair]:
         where = f"{path}:{line}"
         reference, query = (path.parent / row[name] for name in ("reference", "query"))
         for image in (reference, query):
-            if not image.is_file():
+            if not os.path.isfile(image):  # Path's method raises an OSError if the name is too long for one
                 raise ImageError(where, f"{image} does not exist", "paths relative to the CSV file's folder")
         name = row.get("name") or _free_name(reference.stem, pairs)
         if name in pairs:

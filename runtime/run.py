@@ -14,8 +14,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from gocor.core.errors import ConfigError, ImageError, ModelError, ShapeError
+from gocor.core.errors import ConfigError, ImageError, ModelError, OutputError, ShapeError
 from gocor.core.files import atomic_path, sha256
+from gocor.core.reading import DOCUMENT, read_json
 from gocor.runtime.flipping import estimate_with_flip_check
 from gocor.runtime.flow import FlowFormat, check_finite, consistent, encode_flow, sample_flow, warp
 from gocor.runtime.images import check_same_size, encode_image, pad_pair
@@ -299,14 +300,19 @@ def _write_all(folder: Path, contents: dict[str, bytes]) -> None:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads((folder / RECORD).read_bytes())
-    except (OSError, ValueError):
+        record = read_json(folder / RECORD, DOCUMENT, OutputError)
+    except (OSError, ValueError, OutputError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
 def _done(record: dict[str, Any], identity: dict[str, Any], name: str, folder: Path) -> PairResult | None:
     """The earlier result, if it is that of the same inputs and all its files are there."""
-    if record.get("identity") != identity or not all((folder / file).is_file() for file in record["files"]):
+    if record.get("identity") != identity:
         return None
-    return PairResult(name=name, folder=folder, skipped=True, **record["result"])
+    try:
+        if all((folder / file).is_file() for file in record["files"]):
+            return PairResult(name=name, folder=folder, skipped=True, **record["result"])
+    except (KeyError, TypeError):
+        _log.info("%s: is damaged; the pair is computed again", folder / RECORD)
+    return None

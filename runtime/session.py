@@ -10,7 +10,9 @@ from types import TracebackType
 import numpy as np
 
 from gocor.core.errors import ConfigError, ModelError, ProviderError, ShapeError
+from gocor.core.reading import CHECKPOINT, MODEL, check_size
 from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Precision
+from gocor.runtime.onnx_file import check_self_contained
 from gocor.runtime.openvino_manifest import OPENVINO, OPENVINO_SUFFIX
 from gocor.runtime.preprocess import as_batches, postprocess, preprocess, resize_flow, resize_images
 
@@ -287,15 +289,21 @@ def check_model_file(path: str | Path) -> Path:
     """Refuses what cannot be a model before a library with worse messages sees it.
 
     Raises:
-        ModelError: no such file, a folder, empty, or unreadable.
+        ModelError: no such file, a folder, empty, unreadable, larger than a limit, or an ONNX file that takes
+            anything from other files.
     """
     path = Path(path)
     try:
         if path.is_dir():
             raise ModelError(path, "is a folder", "give a model file")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ModelError(path, "is no regular file", "give a model file")
+        check_size(path, CHECKPOINT if path.suffix in CHECKPOINT_SUFFIXES else MODEL, ModelError)
         with path.open("rb") as file:
             if not file.read(1):
                 raise ModelError(path, "is empty", "give a model made by gocor export")
+        if path.suffix == ".onnx":
+            check_self_contained(path)
     except FileNotFoundError as error:
         raise ModelError(path, "no such file", "give a model made by gocor export") from error
     except OSError as error:

@@ -1,5 +1,6 @@
 """Looking into dataset folders, with errors that say what should be there."""
 
+import os
 from pathlib import Path
 
 from gocor.core.errors import ImageError
@@ -48,6 +49,6 @@ def existing(path: Path, role: str) -> Path:
     Raises:
         ImageError: there is none; ``role`` says what it was to be.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's method raises an OSError if the name is too long for one
         raise ImageError(path, "does not exist", role)
     return path

@@ -22,7 +22,7 @@ def motorcycle() -> Dataset:
 
     def load() -> Truth:
         left, right = (load_image(folder / f"motorcycle_{side}.png") for side in ("left", "right"))
-        with np.load(folder / "motorcycle_disp.npz") as arrays:
+        with np.load(folder / "motorcycle_disp.npz", allow_pickle=False) as arrays:
             disparity = _reduced(arrays["arr_0"].astype(np.float64)[..., None])[..., 0] / REDUCTION
         known = np.isfinite(disparity)
         flow = np.stack([-np.where(known, disparity, 0), np.zeros_like(disparity)]).astype(np.float32)

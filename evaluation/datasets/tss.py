@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from gocor.core.errors import ImageError
+from gocor.core.reading import DOCUMENT, read_bytes
 from gocor.evaluation.datasets.folders import existing, first_folder, subfolders
 from gocor.evaluation.sample import Dataset, Protocol, Sample, Truth, checked, load_mask
 from gocor.runtime.flipping import mirror
@@ -64,7 +65,7 @@ def _load(folder: Path, number: int) -> Truth:
 
 
 def _flipped(path: Path) -> bool:
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    text = read_bytes(path, DOCUMENT, ImageError).decode("utf-8", "replace").strip()
     if text not in ("0", "1"):
         raise ImageError(path, f"says {text[:20]!r}", "0 or 1")
     return text == "1"

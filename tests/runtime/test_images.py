@@ -148,6 +148,7 @@ def test_no_permission(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
+    (tmp_path / "a.png").touch()
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(ImageError, match=r"a\.png: cannot be read \(Permission denied\)"):
         load_image(tmp_path / "a.png")

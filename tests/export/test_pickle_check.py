@@ -1,0 +1,190 @@
+"""Pickles that PyTorch would unpack without running code, and still should not."""
+
+import io
+import os
+import tarfile
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gocor.core.errors import CheckpointError
+from gocor.export.checkpoint import load_network, read_checkpoint, seeded_network
+from gocor.export.pickle_check import check_pickle
+
+CALL = "holds pickled code, which is never run ({}); where you trust it: load it, torch.save(its state_dict"
+BILLION = (2_000_000_000).to_bytes(4, "little", signed=True)
+
+
+def archive(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED, **more: bytes) -> Path:
+    """A file of torch.save with another pickle in it."""
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(1)}, buffer)
+    with zipfile.ZipFile(buffer) as good, zipfile.ZipFile(path, "w", compression) as bad:
+        for name in good.namelist():
+            bad.writestr(name, pickled if name.endswith("data.pkl") else good.read(name))
+        for name, content in more.items():
+            bad.writestr(f"archive/data/{name}", content)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("save", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("pickled", "name"),
+    [
+        (b"cposix\nsystem\nX\x02\0\0\0ls\x85R.", "posix.system"),
+        (b"cbuiltins\nbytearray\nJ" + BILLION + b"\x85R.", "builtins.bytearray"),
+        (b"ctorch\nTensor\nJ" + BILLION + b"\x85R.", "torch.Tensor"),
+        (
+            b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n.",
+            "torch._utils._rebuild_meta_tensor_no_storage",
+        ),
+        (b"ctorch._utils\n_rebuild_sparse_tensor\n.", "torch._utils._rebuild_sparse_tensor"),
+        (b"ctorch._tensor\n_rebuild_from_type_v2\n.", "torch._tensor._rebuild_from_type_v2"),
+        (b"(cos\nsystem\nios\nsystem\n.", "os.system"),
+    ],
+)
+def test_what_a_state_dict_does_not_need(pickled: bytes, name: str, save: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    if save == "zip":
+        archive(path, b"\x80\x02" + pickled)
+    else:
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        good = path.read_bytes()
+        path.write_bytes(good.replace(b"\x80\x02}q\x00.\x80\x02]", b"\x80\x02" + pickled + b"\x80\x02]"))
+    assert refusal(path).startswith(CALL.format(name))
+
+
+def test_tuples_so_deep_that_their_hash_ends_the_process(tmp_path: Path) -> None:
+    """The stack of C has room for some hundred thousand calls; 300,000 bytes of pickle are enough."""
+    path = archive(tmp_path / "a.pth", b"\x80\x02}K\x01" + b"\x85" * 300_000 + b"K\x01s.")
+    assert refusal(path) == "nests tuples more than 100 deep; a state_dict alone"
+
+
+def test_tuples_that_grow_through_the_memo(tmp_path: Path) -> None:
+    nested = b"K\x01q\x00" + b"0h\x00\x85q\x00" * 200
+    path = archive(tmp_path / "a.pth", b"\x80\x02}" + nested + b"K\x01s.")
+    assert refusal(path) == "nests tuples more than 100 deep; a state_dict alone"
+
+
+def test_a_small_archive_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOCOR_MAX_CHECKPOINT_MIB", "8")
+    path = archive(tmp_path / "a.pth", b"\x80\x02}.", zipfile.ZIP_DEFLATED, big=bytes(9 << 20))
+    assert path.stat().st_size < 100_000
+    text = "is too large for a checkpoint (10 MiB, and 8 are read); where you trust it: "
+    assert refusal(path) == text + "GOCOR_MAX_CHECKPOINT_MIB=10"
+
+
+def test_a_large_file(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").touch()
+    os.truncate(tmp_path / "a.pth", 5 << 30)  # takes no room on the disk
+    assert refusal(tmp_path / "a.pth").startswith(
+        "is too large for a checkpoint (5120 MiB, and 4096 are read)"
+    )
+
+
+def test_a_large_pickle(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.pth", bytes(65 << 20), zipfile.ZIP_DEFLATED)
+    assert refusal(path) == "has a pickle of 65 MiB without the tensors; a state_dict alone"
+
+
+def test_a_tar_archive_that_begins_as_a_pickle(tmp_path: Path) -> None:
+    """PyTorch looks for the oldest form first."""
+    path = tmp_path / "a.pth"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("x"))
+    content = bytearray(path.read_bytes())
+    content[:100] = (b"\x80\x02N." * 5).ljust(100, b"\0")
+    checksum = sum(content[:148]) + 8 * 32 + sum(content[156:512])
+    content[148:156] = f"{checksum:06o}\0 ".encode()
+    path.write_bytes(content)
+    assert tarfile.is_tarfile(path)
+    assert refusal(path) == "is no checkpoint; a .pth, .pth.tar or .safetensors file"
+
+
+def test_what_training_scripts_keep_besides(tmp_path: Path) -> None:
+    content = {
+        "state_dict": OrderedDict(a=torch.nn.Parameter(torch.ones(2)), b=torch.zeros(1, dtype=torch.int64)),
+        "best": np.float64(0.25), "loss": np.float32(2), "seen": np.int64(7), "flag": np.bool_(True),
+        "size": torch.Size([1, 2]), "device": torch.device("cpu"), "dtype": torch.float16, "set": {1, 2},
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2), "step": torch.tensor(3.0)}}},
+        "betas": (0.9, 0.99), "nothing": None,
+        "iterations": np.int64(5),
+    }  # fmt: skip
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save(content, tmp_path / "a.pth", **options)
+        checkpoint = read_checkpoint(tmp_path / "a.pth")
+        assert checkpoint.local_iterations == 5
+        assert sorted(checkpoint.tensors) == ["a", "b"]
+
+
+def test_numpys_numbers_keep_their_byte_order(tmp_path: Path) -> None:
+    from gocor.export.pickle_check import NUMPY_NUMBERS
+
+    torch.save({"n": np.dtype(">i4").type(7), "big": np.array(258, ">i2")[()]}, tmp_path / "a.pth")
+    check_pickle(tmp_path / "a.pth")
+    with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        assert torch.load(tmp_path / "a.pth", weights_only=True) == {"n": 7, "big": 258}
+
+
+def test_a_numpy_dtype_of_gigabytes(tmp_path: Path) -> None:
+    pickled = (
+        b"\x80\x02cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nX\x0b\0\0\0V9000000000\x85RX\0\0\0\0\x86R."
+    )
+    assert (
+        refusal(archive(tmp_path / "a.pth", pickled))
+        == "is no checkpoint; a .pth, .pth.tar or .safetensors file"
+    )
+
+
+def test_lists_whose_text_has_no_end(tmp_path: Path) -> None:
+    """Each of 60 lists holds the one before twice: 2⁶⁰ words, if anybody wrote them down."""
+    nested: list[object] = ["laugh"]
+    for _ in range(60):
+        nested = [nested, nested]
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "iterations": nested}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth").local_iterations is None
+
+
+@pytest.mark.parametrize("name", ["get", "keys", "__class__"])
+def test_an_ordered_dict_with_methods_of_the_files(name: str, tmp_path: Path) -> None:
+    content = OrderedDict(a=torch.zeros(1))
+    vars(content)[name] = 5
+    torch.save(content, tmp_path / "a.pth")
+    assert list(read_checkpoint(tmp_path / "a.pth").tensors) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (
+            torch.zeros(2, dtype=torch.complex64),
+            "holds as a a tensor of complex64; dense tensors of 16, 32 or 64 bits",
+        ),
+        (torch.zeros(2, dtype=torch.float8_e4m3fn), "holds as a a tensor of float8_e4m3fn; dense"),
+        (torch.zeros(2, dtype=torch.bool), "holds as a a tensor of bool; dense"),
+    ],
+)
+def test_tensors_that_are_no_weights(tensor: torch.Tensor, text: str, tmp_path: Path) -> None:
+    torch.save({"a": tensor}, tmp_path / "a.pth")
+    assert refusal(tmp_path / "a.pth").startswith(text)
+
+
+def test_a_tensor_that_is_larger_than_its_bytes(tmp_path: Path) -> None:
+    """The tensors of a network have to be there, not only be said to be."""
+    state = seeded_network("PWCNet").state_dict()
+    name, value = next((n, v) for n, v in state.items() if v.ndim == 4)
+    torch.save(
+        {n: (value[:1, :1, :1, :1].expand(value.shape) if n == name else v) for n, v in state.items()},
+        tmp_path / "a.pth",
+    )
+    assert load_network(tmp_path / "a.pth").state_dict()[name].stride() == value.stride()
