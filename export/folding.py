@@ -35,7 +35,7 @@ def fold(network: Network, fused: bool = False) -> Network:
             module.fused = fused
     with torch.no_grad():
         _fold_batch_norms(folded)
-        _freeze_score_maps(folded)
+        _freeze_constants(folded)
         if isinstance(folded, PWCNet):
             _widen_pwcnet(folded)
         else:
@@ -53,13 +53,15 @@ def _fold_batch_norms(network: nn.Module) -> None:
             module[1] = nn.Identity()
 
 
-def _freeze_score_maps(network: nn.Module) -> None:
+def _freeze_constants(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, LocalGOCor):
             optimizer = module.filter_optimizer
             optimizer.frozen = optimizer.score_maps(module.distances)
         elif isinstance(module, GlobalFilterOptimizer):
             module.frozen = module.score_maps(grid_distances(COARSE_GRID, COARSE_GRID))
+            if module.reg_layer is not None:
+                module.reg_layer.frozen = module.reg_layer.over_query((COARSE_GRID, COARSE_GRID))
 
 
 def _widen_pwcnet(network: PWCNet) -> None:

@@ -48,18 +48,25 @@ class ContextAwareInitializer(nn.Module):
 
 
 class SeparableConv4d(nn.Module):
-    """Regulariser R of the query loss: 3×3 over the query grid to 16 channels, 3×3 over the reference."""
+    """Regulariser R of the query loss: 3×3 over the query grid to 16 channels, 3×3 over the reference.
+
+    The first of the two is computed as one dense matrix product. It gives at once the layout of the second,
+    where the convolution would leave volumes of 16 channels to be transposed: 90 ms in ONNX Runtime.
+
+    Attributes:
+        frozen: that matrix as a constant, once ``gocor.export.folding`` has computed it.
+    """
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
         self.weight1 = nn.Parameter(1e-3 * torch.randn(channels, 1, 3, 3))
         self.weight2 = nn.Parameter(1e-3 * torch.randn(channels, channels, 3, 3))
+        self.frozen: Tensor | None = None
 
     def forward(self, volume: Tensor, grid: tuple[int, int]) -> Tensor:
         """Volume ``(B, HW, H'W')`` to ``(B, H'W', 16, H, W)``; both grids are ``grid``."""
         batch, positions, _ = volume.shape
-        x = F.conv2d(volume.reshape(batch * positions, 1, *grid), self.weight1, padding=1)
-        x = x.reshape(batch, positions, -1, positions).permute(0, 3, 2, 1)
+        x = self._over_query(grid) @ volume.mT
         x = F.conv2d(x.reshape(batch * positions, -1, *grid), self.weight2, padding=1)
         return x.reshape(batch, positions, -1, *grid)
 
@@ -67,9 +74,17 @@ class SeparableConv4d(nn.Module):
         """``(B, H'W', 16, H, W)`` to ``(B, HW, H'W')``: the exact adjoint of ``forward``."""
         batch, positions, _, *grid = maps.shape
         x = F.conv2d(maps.flatten(0, 1), _adjoint_weight(self.weight2), padding=1)
-        x = x.reshape(batch, positions, -1, positions).permute(0, 3, 2, 1)
-        x = F.conv2d(x.reshape(batch * positions, -1, *grid), _adjoint_weight(self.weight1), padding=1)
-        return x.reshape(batch, positions, positions)
+        return x.reshape(batch, -1, positions).mT @ self._over_query((grid[0], grid[1]))
+
+    def over_query(self, grid: tuple[int, int]) -> Tensor:
+        """The convolution over the query as a matrix ``(H'W'·16, H'W')``, a function of the weights alone."""
+        positions = grid[0] * grid[1]
+        impulses = torch.eye(positions).to(self.weight1).reshape(positions, 1, *grid)
+        responses = F.conv2d(impulses, self.weight1, padding=1)  # (impulse, channel, H', W')
+        return responses.permute(2, 3, 1, 0).reshape(-1, positions)
+
+    def _over_query(self, grid: tuple[int, int]) -> Tensor:
+        return self.over_query(grid) if self.frozen is None else self.frozen
 
 
 class GlobalFilterOptimizer(FilterOptimizer):

@@ -98,7 +98,7 @@ def convolution_bytes(model: onnx.ModelProto) -> int:
 def test_weights_are_stored_once_in_their_precision(name: str) -> None:
     before, after = onnx.load_from_string(exported(name)), lowered(name)
     assert convolution_bytes(after) <= 0.505 * convolution_bytes(before)
-    assert after.ByteSize() <= 0.53 * before.ByteSize()  # GLU-Net's score maps and resizing stay
+    assert after.ByteSize() <= 0.56 * before.ByteSize()  # GLU-Net's score maps, regulariser and resizing stay
     stored = {tensor.name: tensor for tensor in after.graph.initializer}
     used = {value for node in after.graph.node for value in node.input}
     assert set(stored) <= used
