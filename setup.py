@@ -13,6 +13,7 @@ ROOT = {
     "gocor.export": "export",
     "gocor.evaluation": "evaluation",
     "gocor.calibration": "calibration",
+    "gocor.examples": "examples",  # no modules: the C++ program that gocor package hands on
 }
 PACKAGES = [*ROOT] + [f"{name}.{child}" for name, folder in ROOT.items() for child in find_packages(folder)]
 HERE = Path(__file__).parent
@@ -55,6 +56,9 @@ setup(
     package_data={
         "gocor": ["py.typed"],
         "gocor.plugins": ["ptx/*", "**/*.h", "**/*.cuh", "**/*.cpp", "native/*", "CMakeLists.txt"],
+        # libgocor, which a package brings along and which can be built from an installed package.
+        "gocor.runtime": [f"cpp/**/*.{suffix}" for suffix in ("h", "hpp", "cpp", "map", "in", "txt")],
+        "gocor.examples": ["cpp/*.h", "cpp/*.cpp", "cpp/*.txt"],
         "gocor.export.weights": ["*.safetensors", "README.md"],
     },
     install_requires=["numpy>=1.26", "pillow>=10.1", "rich>=13", "typer>=0.26"],

@@ -19,7 +19,8 @@ from gocor.core.errors import GocorError
 from gocor.core.version import __version__
 
 COMMANDS = (
-    "export", "calibrate", "build", "verify", "run", "batch", "triton", "inspect", "bench", "eval", "doctor",
+    "export", "calibrate", "build", "verify", "package",
+    "run", "batch", "triton", "inspect", "bench", "eval", "doctor",
 )  # fmt: skip
 EXTRA_OF = {
     "torch": "export", "onnx": "export", "onnxscript": "export", "safetensors": "export",

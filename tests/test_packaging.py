@@ -61,7 +61,13 @@ def test_the_wheel_has_every_module_and_nothing_but_the_package(wheel_names: set
         for path in (ROOT / "plugins").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert content - tree_modules() == {"gocor/py.typed", *weights, *native}
+    library = {  # libgocor and its example, which gocor package hands on
+        f"gocor/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("runtime/cpp", "examples/cpp")
+        for path in (ROOT / folder).rglob("[!.]*")
+        if path.is_file()
+    }
+    assert content - tree_modules() == {"gocor/py.typed", *weights, *native, *library}
 
 
 def test_the_wheel_carries_its_licence(wheel_names: set[str]) -> None:

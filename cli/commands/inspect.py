@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gocor.commands.export import parse_size
 from gocor.console import examples, facts_table, iterations, print_json, stdout
+from gocor.package_report import print_inspection, refuse
 from gocor.precision_report import count_of_pairs
 
 if TYPE_CHECKING:
@@ -14,19 +16,38 @@ if TYPE_CHECKING:
     from gocor.runtime.metadata import ModelMetadata, Repair
     from gocor.runtime.openvino_manifest import OpenVINOManifest
 
-EPILOG = examples("gocor inspect model.onnx", "gocor inspect model.engine", "gocor inspect their.pth --json")
+EPILOG = examples(
+    "gocor inspect model.onnx",
+    "gocor inspect model.engine",
+    "gocor inspect their.pth --json",
+    "gocor inspect package/ --size 480x640",
+)
 
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(help="An ONNX model, of gocor or not, an engine, .xml or checkpoint.")
+        Path,
+        typer.Argument(help="An ONNX model, of gocor or not, an engine, .xml, checkpoint or package."),
     ],
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HxW", help="Of a package: which model runs for images of this size."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Of a package: which of these models.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Of a package: which of them on this provider.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what a checkpoint, model or engine is.
+    """Show what a checkpoint, model, engine or package is.
 
-    Network, iterations, sizes, parameters, operators, opsets and hashes, as far as the file tells.
+    Network, iterations, sizes, parameters, operators, opsets and hashes, as far as the file tells. Of a
+    package also what runs here, and which model for which images.
     """
+    if file.is_dir():
+        _inspect_package(file, size or [], precision, provider, json)
+        return
+    refuse({"--size": size, "--precision": precision, "--provider": provider}, "a file")
     from gocor.export.inspection import ModelInspection, inspect_file
     from gocor.runtime.manifest import EngineManifest
     from gocor.runtime.openvino_manifest import OpenVINOManifest
@@ -42,6 +63,15 @@ def inspect(
         stdout.print(facts_table(_openvino_facts(found), title=f"{file}"))
     else:
         stdout.print(facts_table(_checkpoint_facts(found), title=f"{file}"))
+
+
+def _inspect_package(
+    folder: Path, sizes: list[str], precision: str | None, provider: str | None, json: bool
+) -> None:
+    from gocor.runtime.package_inspection import inspect_package
+
+    wanted = tuple(map(parse_size, sizes))
+    print_inspection(inspect_package(folder, wanted, precision, provider), json)  # type: ignore[arg-type]
 
 
 def _checkpoint_facts(found: "CheckpointInspection") -> dict[str, object]:

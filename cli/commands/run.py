@@ -17,12 +17,15 @@ EPILOG = examples(
     "gocor run model.onnx left.png right.png -o out",
     "gocor run model.onnx clip.mp4 -o out --consistency",
     "gocor run model.engine left/ right/ -o out",
+    "gocor run package/ left.png right.png -o out --precision int8",
     "gocor run model.onnx --pairs pairs.csv -o out --format kitti",
 )
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model of gocor export, or what gocor build made of it.")],
+    model: Annotated[
+        Path, typer.Argument(help="Model of gocor export, what gocor build made of it, or a package.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     reference: Annotated[Path | None, typer.Argument(help="Image, folder of images, or video.")] = None,
     query: Annotated[Path | None, typer.Argument(help="Image or folder; not for a video.")] = None,
@@ -33,6 +36,9 @@ def run(
         str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engine and .xml know.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of a package's models: fp32 (default), fp16, int8.")
+    ] = None,
     format: Annotated[str, typer.Option(help="Flow file: flo, kitti (16-bit PNG) or npy.")] = "flo",
     pad: Annotated[bool, typer.Option("--pad", help="Pad two images of different sizes with black.")] = False,
     flip_check: Annotated[
@@ -56,7 +62,7 @@ def run(
     """
     config = RunConfig(output, format, pad, flip_check, consistency, points, max_flow, overwrite)  # type: ignore[arg-type]
     source = find_pairs(reference, query, pairs)
-    with load(model, provider, threads) as estimator, progress("pairs") as report:
+    with load(model, provider, threads, precision) as estimator, progress("pairs") as report:
         done = run_pairs(estimator, source, config, report)
     print_report(done, config, estimator.provider, source.single)
     if done.failures:

@@ -9,7 +9,9 @@ from rich.text import Text
 from gocor.console import examples, facts_table, iterations, print_figures, print_line, progress, stdout
 from gocor.core.errors import ConfigError
 from gocor.core.files import check_writable
+from gocor.package_report import refuse, verify_package
 from gocor.runtime.pairs import VIDEO_SUFFIXES, PairSource, find_pairs
+from gocor.runtime.report import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +24,7 @@ MOVED_BY_8_BITS = (
 )
 EPILOG = examples(
     "gocor verify model.onnx their.pth",
+    "gocor verify package/",
     "gocor verify model.onnx their.pth --pairs pairs.csv --json report.json",
     "gocor verify model.onnx their.pth --pairs left/ --pairs right/ --provider cuda",
     "gocor verify model.engine their.pth",
@@ -31,8 +34,12 @@ EPILOG = examples(
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Model of gocor export, or what gocor build made of it.")],
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that it was made from.")],
+    model: Annotated[
+        Path, typer.Argument(help="Model of gocor export, what gocor build made of it, or a package.")
+    ],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint that it was made from; not for a package.")
+    ] = None,
     pairs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -60,23 +67,30 @@ def verify(
             "in fp16, 0.16 and 0.4 in bf16, 0.2 and 0.5 with convolutions in 8 bits."
         ),
     ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HASH", help="Of a package: what its package.json must have.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything here.")] = None,
 ) -> None:
-    """Compare a model with PyTorch.
+    """Compare a model with PyTorch, or a package with what was packaged.
 
     Runs the official pipeline in PyTorch and the model on the same pairs; for what gocor build made also the
     ONNX model that it was built from, and compares every step. The exit code is 0 when all outputs are within
     the tolerance, 1 when one is not.
-    """
-    from gocor.export.verify import verify as verify_model
-    from gocor.runtime.report import write_json
 
-    source = pair_source(pairs or [])
-    if json:
-        check_writable(json)
+    Of a package every file is compared with its hash, and every model that this machine can run with the
+    flows of PyTorch in the package; that takes neither PyTorch nor the checkpoint.
+    """
+    if model.is_dir():
+        refuse({"CHECKPOINT": checkpoint, "--pairs": pairs, "--onnx": onnx, "--oracle": oracle, "--pad": pad,
+                "--tolerance": tolerance}, "a package")  # fmt: skip
+        raise typer.Exit(verify_package(model, provider, threads, sha256, json))
+    source = _checked(checkpoint, pairs, sha256, json)
+    from gocor.export.verify import verify as verify_model
+
     with progress("verify") as show:
         report = verify_model(
-            model, checkpoint, source, provider,
+            model, checkpoint, source, provider,  # type: ignore[arg-type]
             onnx=onnx, oracle=oracle, threads=threads, pad=pad, tolerance=tolerance, progress=show,
         )  # fmt: skip
     _print(report)
@@ -84,6 +98,19 @@ def verify(
         write_json(json, report)
         print_line("written", json, "green")
     raise typer.Exit(0 if report.passed else 1)
+
+
+def _checked(
+    checkpoint: Path | None, pairs: list[Path] | None, sha256: str | None, json: Path | None
+) -> PairSource | None:
+    """The pairs, once the options of a model go together and its report can be written."""
+    refuse({"--sha256": sha256}, "a model")
+    if checkpoint is None:
+        raise ConfigError("CHECKPOINT", "is missing", "gocor verify MODEL CHECKPOINT; a package goes without")
+    source = pair_source(pairs or [])
+    if json:
+        check_writable(json)
+    return source
 
 
 def pair_source(paths: list[Path]) -> PairSource | None:
