@@ -30,6 +30,7 @@ EXTRAS = {
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],
     "parquet": ["pyarrow>=17"],
+    "ray": ["ray[data]>=2.49", "pyarrow>=17"],
     "train": ["scikit-image>=0.25"],
     "tensorrt": ["tensorrt>=10.9", "onnx>=1.19", CUDA],
     "openvino": ["openvino>=2025.4", "onnx>=1.19"],

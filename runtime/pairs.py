@@ -151,7 +151,7 @@ def find_pairs(
         raise ConfigError("QUERY", f"{folder} is a folder and {image} is not", "two images or two folders")
     if reference.is_dir():
         return FilePairs(_folder_pairs(reference, query))
-    return FilePairs([_file_pair(reference.stem, reference, query)], single=True)
+    return FilePairs([file_pair(reference.stem, reference, query)], single=True)
 
 
 class PairList(PairSource):
@@ -190,7 +190,7 @@ class PairList(PairSource):
         for number, (line, row) in enumerate(iterate_table(self.path, ("reference", "query")), 1):
             name = row.get("name") or f"{number:08d}"
             _check_name(name, f"{self.path}:{line}")
-            yield line, _file_pair(name, folder / row["reference"], folder / row["query"])
+            yield line, file_pair(name, folder / row["reference"], folder / row["query"])
 
     def _refuse_repeated_names(self, names: "array.array[int]") -> None:
         """Looks for equal names among their hashes: 8 bytes for each pair, of which there may be millions."""
@@ -288,7 +288,8 @@ def import_pyarrow(where: object) -> Any:
     return pyarrow
 
 
-def _file_pair(name: str, reference: Path, query: Path) -> Pair:
+def file_pair(name: str, reference: Path, query: Path) -> Pair:
+    """A pair of two image files, which are read when it is loaded."""
     return Pair(name, (reference, query), None, lambda: (load_image(reference), load_image(query)))
 
 
@@ -305,7 +306,7 @@ def _file_facts(path: Path) -> list[object]:
 def _folder_pairs(references: Path, queries: Path) -> list[Pair]:
     left, right = _images(references), _images(queries)
     if left.keys() == right.keys():
-        return [_file_pair(stem, left[stem], right[stem]) for stem in left]
+        return [file_pair(stem, left[stem], right[stem]) for stem in left]
     if shared := left.keys() & right.keys():
         alone = next(
             iter(f"{folder[stem]}" for folder in (left, right) for stem in folder if stem not in shared)
@@ -316,7 +317,7 @@ def _folder_pairs(references: Path, queries: Path) -> list[Pair]:
         text = f"holds {len(right)} images and {references} {len(left)}"
         raise ImageError(queries, text, "equally many images, or the same names in both, or --pairs")
     pairs = zip(left.items(), right.values(), strict=True)
-    return [_file_pair(stem, reference, query) for (stem, reference), query in pairs]
+    return [file_pair(stem, reference, query) for (stem, reference), query in pairs]
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -356,7 +357,7 @@ def _table_pairs(path: Path) -> list[Pair]:
         if name in pairs:
             raise _repeated(where, name)
         _check_name(name, where)
-        pairs[name] = _file_pair(name, reference, query)
+        pairs[name] = file_pair(name, reference, query)
     if not pairs:
         raise ImageError(path, "lists no pairs", "lines reference,query below the header")
     return list(pairs.values())

@@ -79,7 +79,7 @@ def write_rows(path: Path, rows: list[tuple[str, ...]]) -> Path:
 
 def config(folder: Path, **options: object) -> BatchConfig:
     """Of a job in ``folder/out`` with shards of 4 pairs."""
-    return BatchConfig(folder / "m.onnx", folder / "out", **{"shard": 4, **options})
+    return BatchConfig(**{"model": folder / "m.onnx", "output": folder / "out", "shard": 4, **options})
 
 
 def results(out: Path) -> dict[str, tuple[str, object]]:

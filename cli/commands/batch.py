@@ -1,5 +1,6 @@
 """``gocor batch``: the flow of any number of pairs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +8,11 @@ import typer
 
 from gocor.batch_progress import batch_progress, duration
 from gocor.console import examples, facts_table, print_line, stdout
+from gocor.core.errors import ConfigError
 from gocor.runtime.batch.index import FAILED
 from gocor.runtime.batch.job import BatchConfig, BatchReport
 from gocor.runtime.batch.local import run_batch
+from gocor.runtime.batch.ray_data import RayConfig, run_batch_on_ray
 from gocor.runtime.pairs import PairList
 
 SOME_FAILED = 3
@@ -17,6 +20,7 @@ SOME_FAILED = 3
 EPILOG = examples(
     "gocor batch --pairs pairs.csv -o flows --model model.onnx",
     "gocor batch --pairs pairs.parquet -o flows --model model.engine --format parquet --dtype float16",
+    "gocor batch --pairs pairs.csv -o flows --model model.onnx --ray auto  # all machines of a Ray cluster",
     "gocor batch --pairs flows/failed.csv -o again --model model.onnx",
 )
 
@@ -39,6 +43,12 @@ def batch(
     ] = None,
     shard: Annotated[int, typer.Option(help="Pairs in a folder or Parquet file, which a kill costs.")] = 100,
     workers: Annotated[int | None, typer.Option(help="Threads that read and that write images.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="local|auto|HOST:PORT", help="Run on a Ray cluster.")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(help="Models on the cluster; one for each GPU or machine if not given.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Remove what is there, and begin anew.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute shards again in which pairs failed.")
@@ -52,9 +62,12 @@ def batch(
     config = BatchConfig(
         model, output, provider, threads, format, dtype, pad, batch, shard, workers, restart, retry_failed  # type: ignore[arg-type]
     )  # fmt: skip
+    if ray_workers and not ray:
+        raise ConfigError("--ray-workers", "was given without --ray", "--ray local, auto or HOST:PORT")
+    compute = partial(run_batch_on_ray, ray=RayConfig(ray, ray_workers)) if ray else run_batch
     listed = PairList(pairs)
     with batch_progress() as show:
-        report = run_batch(listed, config, show)
+        report = compute(listed, config, progress=show)
     print_report(report, config)
     if report.failed:
         raise typer.Exit(SOME_FAILED)

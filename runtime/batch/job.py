@@ -196,6 +196,7 @@ class Job:
 
     def finish(self, tally: Tally, seconds: float) -> BatchReport:
         """Writes the index of the job, all of whose shards are there."""
+        remove_leftovers(self.config.output)  # of actors that died; nobody is at work any more
         folder, shards = self.config.output, sorted(self.finished.items())
         done, failed = write_index(folder, (read_shard(path) for _, path in shards), self.config.parquet)
         return BatchReport(tally, done, failed, index_file(folder, self.config.parquet), seconds)

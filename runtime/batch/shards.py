@@ -184,6 +184,11 @@ def finished_shards(folder: Path) -> dict[int, Path]:
     return {int(match[1]): folder / FLOWS / name for match, name in found if match}
 
 
+def abandoned(folder: Path, number: int) -> int:
+    """How many processes began the shard and have not completed it."""
+    return len(list(folder.glob(f"{FLOWS}/.{number:06d}.*")))
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what processes left that were killed; none may be at work in the folder."""
     patterns = (f"{FLOWS}/.*", *(f".{name}.*" for name in (FLOWS, "job", "index", "failed")))

@@ -7,7 +7,7 @@ import pytest
 
 from gocor.core.errors import ConfigError, DependencyError, ImageError
 from gocor.runtime.images import load_image, save_image
-from gocor.runtime.pairs import find_pairs, read_table
+from gocor.runtime.pairs import PairList, find_pairs, read_table
 
 
 @pytest.fixture
@@ -180,6 +180,108 @@ def test_table_missing_or_binary(tmp_path):
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ImageError, match=r"p\.csv: is no CSV file in UTF-8"):
         read_table(tmp_path / "p.csv", ("x", "y"))
+
+
+def write_parquet(path, columns):
+    """A Parquet file of lists, or of Arrow arrays."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_parquet_tables(make, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    make("a.png", "b.png")
+    columns = {
+        "query": ["b.png", " a.png"], "flow": [b"x" * 1000, None], "name": pyarrow.array([7, None]),
+        "reference": pyarrow.array(["a.png", "a.png"]).dictionary_encode(), "weight": [0.5, None],
+    }  # fmt: skip
+    path = write_parquet(tmp_path / "p.parquet", columns)
+    assert described(find_pairs(table=path)) == [("7", "a.png", "b.png"), ("a", "a.png", "a.png")]
+    assert read_table(path, ("reference",))[0] == (
+        1, {"query": "b.png", "name": "7", "reference": "a.png", "weight": "0.5"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        (
+            {"query": ["b"]},
+            r"p\.parquet: has no column 'reference' of text, its columns are 'query'; columns",
+        ),
+        (
+            {"reference": [b"a"], "query": ["b"]},
+            r"has no column 'reference' of text, its columns are 'query'",
+        ),
+        ({"reference": [["a"]], "query": ["b"]}, r"has no column 'reference' of text"),
+        ({"reference": ["a", None], "query": ["b", "b"]}, r"p\.parquet:2: has no reference; values for"),
+    ],
+)
+def test_bad_parquet_tables(tmp_path, columns, text):
+    path = write_parquet(tmp_path / "p.parquet", columns)
+    with pytest.raises(ImageError, match=text):
+        PairList(path)
+
+
+def test_parquet_tables_that_are_none(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "p.parquet", {"reference": ["a"] * 999, "query": ["b"] * 999})
+    content = path.read_bytes()
+    for damaged in (b"", b"text", content[:-20], content[:10] + b"\xff" * 30 + content[40:]):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            ImageError, match=r"p\.parquet: (is no Parquet file, or damaged|cannot be read) \("
+        ):
+            PairList(path)
+    with pytest.raises(ImageError, match=r"no\.parquet: cannot be read \(No such file"):
+        PairList(tmp_path / "no.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DependencyError, match=r"p\.parquet: Parquet needs pyarrow.*gocor-deploy\[parquet\]"):
+        PairList(path)
+
+
+def test_a_list_is_read_again_and_again(tmp_path):
+    rows = "".join(f"no{i}.png,b.png,{'' if i % 2 else f'n{i}'}\n" for i in range(6))
+    pairs = PairList(write(tmp_path / "p.csv", f"reference,query,name\n{rows}"))
+    assert (pairs.expected, pairs.single) == (6, False)
+    for _ in range(2):
+        assert [pair.name for pair in pairs] == ["n0", "00000002", "n2", "00000004", "n4", "00000006"]
+    first = next(iter(pairs))
+    assert first.files == (tmp_path / "no0.png", tmp_path / "b.png")
+    with pytest.raises(ImageError, match=r"no0\.png: does not exist"):
+        first.load()
+
+
+def test_a_list_has_the_hash_of_its_content(tmp_path):
+    one = PairList(write(tmp_path / "a.csv", "reference,query,name\na,b,x\nc,d,y\n"))
+    assert (
+        one.sha256 == PairList(write(tmp_path / "b.csv", "\ufeffname,query,reference\nx,b,a\ny,d,c\n")).sha256
+    )
+    parquet = write_parquet(
+        tmp_path / "a.parquet", {"reference": ["a", "c"], "query": ["b", "d"], "name": ["x", "y"]}
+    )
+    assert one.sha256 == PairList(parquet).sha256
+    for other in ("a,b,x\n", "c,d,y\na,b,x\n", "a,b,x\nc,e,y\n", "a,b,x\nc,d,z\n"):
+        assert PairList(write(tmp_path / "b.csv", f"reference,query,name\n{other}")).sha256 != one.sha256
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ("", r"p\.csv: lists no pairs; rows of reference and query below the header"),
+        (
+            "a,b,x\na,b,y\na,b,x\n",
+            r"p\.csv:4: the name 'x' was given before; a name of its own for each pair",
+        ),
+        ("a,b,\na,b,00000001\n", r"p\.csv:3: the name '00000001' was given before"),
+        ("a,b,x/y\n", r"p\.csv:2: the name 'x/y' cannot be that of a folder"),
+        (f"a,b,{'x' * 201}\n", r"p\.csv:2: the name 'x{20}'… has 201 letters; at most 200"),
+        ("a,b,x\na,,y\n", r"p\.csv:3: has no query; values for reference, query"),
+    ],
+)
+def test_bad_lists(tmp_path, rows, text):
+    with pytest.raises(ImageError, match=text):
+        PairList(write(tmp_path / "p.csv", f"reference,query,name\n{rows}"))
 
 
 @pytest.fixture

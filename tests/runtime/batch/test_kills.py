@@ -170,7 +170,7 @@ def test_three_kills(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["flo", "kitti", "parquet"])
 def test_fifty_kills(tmp_path, format):
-    kill_at_random(Command(tmp_path, 6000, f"--format {format}"), 50, seed=2)
+    kill_at_random(Command(tmp_path, 4000, f"--format {format}"), 50, seed=2)
 
 
 def test_a_batch_that_is_told_to_stop(tmp_path):
