@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpp_library import (
+    BAD_IMAGE,
+    BAD_MODEL,
+    BGR,
+    INVALID_ARGUMENT,
+    NATIVE,
+    RGB,
+    ROOT,
+    UNAVAILABLE,
+    Estimator,
+    Image,
+    Info,
+    Library,
+    Options,
+    build,
+    cmake,
+    image,
+    images,
+    refusal,
+    run,
+)
 from openvino_models import save_xml
+from sampler_models import save_sampler
 from toy_models import METADATA, metadata, save_toy
 
 import gocor
@@ -26,43 +46,17 @@ from gocor.runtime.flow import read_flow
 from gocor.runtime.images import save_image
 from gocor.runtime.manifest import manifest_path
 from gocor.runtime.metadata import ModelMetadata
+from gocor.runtime.preprocess import resize_flow, resize_images
 from gocor.runtime.sample_pair import sample_pair
+from gocor.runtime.spec import SPECS
 
 openvino = pytest.importorskip("openvino")
 onnxruntime = pytest.importorskip("onnxruntime")
-ROOT = Path(__file__).parents[2]
-NATIVE = Path(__file__).parent / "cpp"
 OPENVINO = f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"
 USUAL_PLACES = ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime", "/usr/local/include")
-OK, INVALID_ARGUMENT, BAD_IMAGE, BAD_MODEL, UNAVAILABLE, FAILED = range(6)
-RGB, BGR = range(2)
 
 
-# ── building
-
-
-def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, encoding="utf-8", timeout=600, **options
-    )
-
-
-def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = shutil.which(
-        "cmake", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    )
-    if not program:
-        pytest.skip("cmake is missing: pip install cmake")
-    if not shutil.which("c++"):
-        pytest.skip("a C++ compiler (c++) is missing")
-    return run([program, *arguments])
-
-
-def build(source: Path, folder: Path, *options: str) -> Path:
-    for arguments in (("-S", source, "-B", folder, *options), ("--build", folder, "--parallel", "2")):
-        done = cmake(*arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+# ── building and loading
 
 
 @pytest.fixture(scope="module")
@@ -92,102 +86,6 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = cmake("--install", built / "cpp", "--prefix", prefix)
     assert done.returncode == 0, done.stderr
     return prefix
-
-
-# ── calling
-
-
-class Options(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32), ("parallel", ctypes.c_int32),
-        ("plugin_library", ctypes.c_char_p),
-    )  # fmt: skip
-
-
-class Info(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("height", "width", "batch", "orientation_score", "int8")),
-        *((name, ctypes.c_char_p) for name in ("network", "backend", "precision", "gocor_version")),
-    )
-
-
-class Image(ctypes.Structure):
-    _fields_ = (
-        ("pixels", ctypes.c_void_p), ("height", ctypes.c_int32), ("width", ctypes.c_int32),
-        ("row_stride", ctypes.c_ssize_t), ("order", ctypes.c_int),
-    )  # fmt: skip
-
-
-def image(array: np.ndarray, order: int = RGB) -> Image:
-    return Image(array.ctypes.data, *array.shape[:2], array.strides[0], order)
-
-
-def images(arrays: np.ndarray) -> Any:
-    return (Image * len(arrays))(*map(image, arrays))
-
-
-class RefusedError(Exception):
-    """A status and the line of text that came with it."""
-
-
-class Library:
-    """``gocor.h`` by way of ctypes, which lets other threads run meanwhile."""
-
-    def __init__(self, path: Path) -> None:
-        self._library = ctypes.CDLL(str(path))
-        self._library.gocor_last_error.restype = ctypes.c_char_p
-        self._library.gocor_version.restype = ctypes.c_char_p
-        self._library.gocor_get_info.restype = ctypes.POINTER(Info)
-        self._library.gocor_get_info.argtypes = [ctypes.c_void_p]
-        self._library.gocor_release.argtypes = [ctypes.c_void_p]
-        self._library.gocor_estimate.argtypes = [
-            *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
-            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p),
-        ]
-
-    @property
-    def version(self) -> str:
-        return self._library.gocor_version().decode()
-
-    def call(self, function: str, *arguments: object) -> None:
-        """Calls a function that returns a status."""
-        status = getattr(self._library, f"gocor_{function}")(*arguments)
-        text = self._library.gocor_last_error().decode()
-        assert "\n" not in text
-        if status != OK:
-            raise RefusedError(status, text)
-        assert text == ""
-
-    def load(self, path: Path, options: Options | None = None) -> "Estimator":
-        handle = ctypes.c_void_p(1)
-        try:
-            self.call("create", str(path).encode(), options and ctypes.byref(options), ctypes.byref(handle))
-        except RefusedError:
-            assert handle.value is None
-            raise
-        return Estimator(self, handle)
-
-
-class Estimator:
-    def __init__(self, library: Library, handle: ctypes.c_void_p) -> None:
-        self.library, self.handle = library, handle
-
-    @property
-    def info(self) -> Info:
-        return self.library._library.gocor_get_info(self.handle).contents
-
-    def __call__(
-        self, references: Any, queries: Any, count: int = 1, scores: np.ndarray | None = None
-    ) -> Any:
-        flow = np.full((count, 2, self.info.height, self.info.width), np.nan, np.float32)
-        self.library.call(
-            *("estimate", self.handle, ctypes.byref(references), ctypes.byref(queries), count),
-            *(flow.ctypes.data, flow.size, None if scores is None else scores.ctypes.data),
-        )
-        return flow
-
-    def release(self) -> None:
-        self.library._library.gocor_release(self.handle)
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +120,6 @@ def noise(count: int, described: ModelMetadata = METADATA, seed: int = 0) -> np.
 
 def photos() -> list[np.ndarray]:
     return [np.ascontiguousarray(picture) for picture in sample_pair(64, 64)[:2]]
-
-
-def refusal(run: Callable[[], object], status: int) -> str:
-    with pytest.raises(RefusedError) as caught:
-        run()
-    assert caught.value.args[0] == status
-    return caught.value.args[1]
 
 
 # ── the flow
@@ -310,6 +201,112 @@ def test_threads(parallel: int, network_xml: Path, load: Callable[..., Estimator
         np.testing.assert_array_equal(one, other)
 
 
+# ── images of any size
+
+
+def sampler_xml(path: Path, described: ModelMetadata) -> Path:
+    from gocor.export.openvino import build_openvino
+
+    return build_openvino(save_sampler(path.with_suffix(".onnx"), described), path).path
+
+
+IMAGES = metadata(height=48, width=80, batch=2)
+TENSORS = metadata(io="tensors", height=64, width=128, batch=2)
+GLU_IMAGES = metadata(network="GLUNet_GOCor", height=264, width=272)
+GLU_TENSORS = metadata(network="GLUNet_GOCor", io="tensors", height=264, width=272)
+
+
+def check_like_python(model: Path, load: Callable[..., Estimator], size: tuple[int, int]) -> None:
+    random = np.random.default_rng(sum(size))
+    references, queries = random.integers(0, 256, (2, 3, *size, 3), np.uint8)
+    estimator, scores = load(model), np.full(3, np.nan, np.float32)
+    flow = estimator(images(references), images(queries), 3, scores)
+    with gocor.load(model) as python:
+        python.note_no_size()
+        expected = python.estimate(references, queries)
+    np.testing.assert_allclose(flow, expected.flow, rtol=1e-6, atol=1e-6 * np.abs(expected.flow).max())
+    if expected.orientation_score is not None:
+        np.testing.assert_allclose(scores, expected.orientation_score, rtol=1e-6)
+    bgr = np.ascontiguousarray(references[:, ::-1, :, ::-1])[:, ::-1]  # upside down, too
+    again = estimator((Image * 3)(*(image(each, BGR) for each in bgr)), images(queries), 3)
+    np.testing.assert_array_equal(again, flow)
+
+
+@pytest.mark.parametrize("described", [IMAGES, TENSORS, GLU_IMAGES, GLU_TENSORS])
+def test_images_of_any_size(described: ModelMetadata, tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    model = sampler_xml(tmp_path / "sampler.xml", described)
+    for size in (described.size, (16, 32), (100, 37), (300, 280), (301, 80), (1, 1)):
+        check_like_python(model, load, size)
+
+
+def test_a_real_network_and_an_image_of_another_size(
+    network_xml: Path, load: Callable[..., Estimator]
+) -> None:
+    reference, query = (np.ascontiguousarray(picture) for picture in sample_pair(90, 120)[:2])
+    flow = load(network_xml)(image(reference), image(query))[0]
+    with gocor.load(network_xml) as estimator:
+        expected = estimator(reference, query)
+    np.testing.assert_allclose(flow, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+def sizes(count: int, seed: int = 0) -> list[tuple[int, int, int, int]]:
+    """Small and large ones, which are enlarged, shrunk, and left alone."""
+    random = np.random.default_rng(seed)
+    found = [tuple(map(int, np.exp(random.uniform(0, 6, 4)))) for _ in range(count)]
+    return [(1, 1, 1, 1), (1, 1, 64, 64), (70, 96, 64, 96), (70, 96, 70, 64), *found]  # type: ignore[list-item]
+
+
+def check_resizing(harness: Path, size: tuple[int, int, int, int]) -> None:
+    height, width, *new = size
+    from_to = [f"{height}x{width}", f"{new[0]}x{new[1]}"]
+    random = np.random.default_rng(sum(size))
+    picture = random.integers(0, 256, (height, width, 3), np.uint8)
+    for name, family in (("pillow", "pwcnet"), ("area", "glunet")):
+        done = run([harness, name, *from_to], input=picture.tobytes(), text=False, encoding=None)
+        expected = resize_images(picture[None], *new, family)  # type: ignore[arg-type]
+        assert done.stdout == expected.tobytes(), (name, size)  # type: ignore[comparison-overlap]
+    flow = random.normal(size=(2, height, width)).astype(np.float32)
+    image_size = f"{4 * height}x{3 * width}"
+    done = run(
+        [harness, "flow", from_to[0], "20", image_size, from_to[1]],
+        input=flow.tobytes(),
+        text=False,
+        encoding=None,
+    )
+    expected = resize_flow(flow * np.float32(20), *new, (4 * height, 3 * width))
+    assert done.stdout == expected.tobytes(), size  # type: ignore[comparison-overlap]
+
+
+def test_resizing_is_pythons_to_the_bit(built: Path) -> None:
+    for size in sizes(20):
+        check_resizing(built / "harness", size)
+
+
+@pytest.mark.slow
+def test_resizing_under_sanitizers(sanitized: Path) -> None:
+    for size in sizes(200, seed=1):
+        check_resizing(sanitized / "harness", size)
+
+
+def test_what_it_knows_of_the_networks(built: Path) -> None:
+    found = json.loads(run([built / "harness", "specs"]).stdout)
+    assert found == [
+        {
+            "name": spec.name, "flow_unit": spec.flow_unit, "flow_stride": spec.flow_stride,
+            "outputs": list(spec.outputs), "tensor_inputs": len(spec.tensor_inputs),
+            "working_sides": [spec.working_size(side, 1)[0] for side in range(1, 601)],
+        }
+        for spec in SPECS.values()
+    ]  # fmt: skip
+
+
+def test_memory_of_a_gpu_for_a_model_of_tensors(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    estimator = load(sampler_xml(tmp_path / "sampler.xml", TENSORS))
+    text = refusal(lambda: estimator.library.call("enqueue", estimator.handle, 64, 64, 64, None), UNAVAILABLE)
+    instead = "gocor_estimate, which takes images in host memory; or gocor export --io images"
+    assert text == f"gocor_enqueue: is for models that take images, not tensors; {instead}"
+
+
 # ── what is refused
 
 
@@ -349,10 +346,11 @@ def test_options(options: tuple[int, int, int], text: str, xml: Path, library: L
 def test_images_that_do_not_fit(xml: Path, load: Callable[..., Estimator]) -> None:
     estimator, good = load(xml), image(noise(1)[0])
     other = image(np.zeros((32, 63, 3), np.uint8))
-    fit = "the model's is 32x64; resize it, or export a model of its size"
+    fit = "that of the first reference, 32x64"
     for wrong, status, text in (
         (other, BAD_IMAGE, f"query: has size 32x63; {fit}"),
-        (Image(good.pixels, -1, 64, 0, RGB), BAD_IMAGE, f"query: has size -1x64; {fit}"),
+        (Image(good.pixels, -1, 64, 0, RGB), BAD_IMAGE, "query: has size -1x64; at least 1x1"),
+        (Image(good.pixels, 32, 0, 0, RGB), BAD_IMAGE, "query: has size 32x0; at least 1x1"),
         (Image(None, 32, 64, 0, RGB), INVALID_ARGUMENT, "query: has no pixels; an address of them"),
         (Image(good.pixels, 32, 64, 191, RGB), INVALID_ARGUMENT,
          "query: has a row stride of 191 bytes; 0, or at least its row of 192 bytes"),
@@ -430,7 +428,6 @@ def test_files_that_were_changed_or_are_missing(xml: Path, library: Library) -> 
 
 AGAIN = "build the OpenVINO model again"
 DAMAGED = "is a damaged OpenVINO model manifest ({}); " + AGAIN
-TENSORS = "takes preprocessed tensors; the C++ library takes images: gocor export --io images"
 INPUTS = "inputs reference uint8 (1, 32, 64, 3); query uint8 (1, 32, 64, 3)"
 PROPERTIES = "has damaged gocor metadata ({}); export again"
 
@@ -453,7 +450,8 @@ PROPERTIES = "has damaged gocor metadata ({}); export again"
         ({"gocor.width": "9999999"}, PROPERTIES.format("width '9999999'")),
         ({"gocor.io": None}, PROPERTIES.format("no gocor.io")),
         ({"gocor.operators": "[]"}, PROPERTIES.format("operators '[]'")),
-        ({"gocor.io": "tensors"}, TENSORS),
+        ({"gocor.io": "raw"}, PROPERTIES.format("io 'raw'")),
+        ({"gocor.io": "tensors"}, DAMAGED.format(f"{INPUTS} are not those of its metadata")),
         ({"gocor.height": "64"}, DAMAGED.format(f"{INPUTS} are not those of its metadata")),
     ],
 )  # fmt: skip
@@ -545,6 +543,16 @@ def test_onnxruntimes_flow_is_pythons(exported: Any, load: Callable[..., Estimat
     np.testing.assert_allclose(flow, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
     assert (estimator.info.backend, estimator.info.precision) == (b"onnxruntime", b"fp32")
     assert (estimator.info.height, estimator.info.width, estimator.info.batch) == (64, 64, 1)
+
+
+@ONNXRUNTIME
+@pytest.mark.parametrize("described", [IMAGES, TENSORS, GLU_IMAGES, GLU_TENSORS])
+def test_images_of_any_size_in_onnxruntime(
+    described: ModelMetadata, tmp_path: Path, load: Callable[..., Estimator]
+) -> None:
+    model = save_sampler(tmp_path / "sampler.onnx", described)
+    for size in (described.size, (100, 37), (301, 80)):
+        check_like_python(model, load, size)
 
 
 @ONNXRUNTIME
@@ -700,11 +708,14 @@ def test_the_program_in_the_docs(installed: Path, xml: Path, tmp_path: Path) -> 
     assert (done.stdout, done.stderr) == ("the first pixel moves by (100.00, 100.00) px\n", "")
 
 
-def test_the_example(installed: Path, xml: Path, tmp_path: Path) -> None:
+def example(installed: Path, folder: Path, *options: str) -> Path:
+    """The program, built as a user would."""
     flags = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"
-    program = (
-        build(ROOT / "examples/cpp", tmp_path / "build", f"-Dgocor_ROOT={installed}", flags) / "estimate"
-    )
+    return build(ROOT / "examples/cpp", folder, f"-Dgocor_ROOT={installed}", flags, *options) / "estimate"
+
+
+def test_the_example(installed: Path, xml: Path, tmp_path: Path) -> None:
+    program = example(installed, tmp_path / "build", "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON")
     reference, query = noise(2)
     for name, picture in (("reference", reference), ("query", query)):
         save_image(tmp_path / f"{name}.ppm", picture)
@@ -726,6 +737,30 @@ def test_the_example(installed: Path, xml: Path, tmp_path: Path) -> None:
         done = run([program, xml, *files])
         assert done.returncode == 2
         assert done.stderr.startswith(f"{files[1]}: {text}")
+    done = run([program, xml, files[0], tmp_path / "query.png", files[2]])
+    assert done.stderr.startswith(
+        f"{tmp_path / 'query.png'}: PNG is not in this build, which did not find libpng"
+    )
+
+
+def test_the_example_reads_png(installed: Path, tmp_path: Path) -> None:
+    program = example(installed, tmp_path / "build")
+    if "WITH_PNG" not in (tmp_path / "build/CMakeFiles/estimate.dir/flags.make").read_text():
+        pytest.skip("libpng's headers are missing (Debian: libpng-dev)")
+    model, pictures = sampler_xml(tmp_path / "sampler.xml", IMAGES), noise(2, metadata(height=50, width=70))
+    files = [tmp_path / name for name in ("reference.png", "query.png", "flow.flo")]
+    for path, picture in zip(files, pictures, strict=False):
+        save_image(path, picture)
+    done = run([program, model, *files])
+    assert done.returncode == 0, done.stderr
+    with gocor.load(model) as python:
+        python.note_no_size()
+        expected = python(*pictures)
+    np.testing.assert_allclose(read_flow(files[-1])[0], expected, rtol=1e-6, atol=1e-3)
+    files[1].write_bytes(files[1].read_bytes()[:99])
+    done = run([program, model, *files])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{files[1]}: is no PNG image (")
 
 
 def test_configuring_without_what_it_takes(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ extern "C" {
 typedef enum gocor_status {
     GOCOR_OK = 0,
     GOCOR_INVALID_ARGUMENT = 1, /* a null pointer, or a number that makes no sense */
-    GOCOR_BAD_IMAGE = 2,        /* an image has another size than the model's */
+    GOCOR_BAD_IMAGE = 2,        /* an image has no size, or another than the rest of its call */
     GOCOR_BAD_MODEL = 3,        /* a file is missing, damaged, not ours, or does not fit this machine */
     GOCOR_UNAVAILABLE = 4,      /* what was asked for is not in this build, or not there on this machine */
     GOCOR_FAILED = 5            /* the model failed while it ran, or memory ran out */
@@ -49,7 +49,7 @@ typedef struct gocor_options {
 
 /* What a loaded model is. It lives as long as the estimator, and its strings, too. */
 typedef struct gocor_info {
-    int32_t height, width;     /* of the images, pixels */
+    int32_t height, width;     /* that images are resized to, pixels; the model's own */
     int32_t batch;             /* pairs that the model computes at once; estimates take any number */
     int32_t orientation_score; /* 1: the model says how well pairs fit as they are (GLU-Net family) */
     int32_t int8;              /* 1: parts of it compute with 8-bit numbers */
@@ -80,10 +80,13 @@ GOCOR_API gocor_status gocor_create(const char* path, const gocor_options* optio
 /* What the model is; NULL of NULL. */
 GOCOR_API const gocor_info* gocor_get_info(const gocor_estimator* estimator) GOCOR_NOEXCEPT;
 
-/* Estimates the flow of `count` pairs of images of the model's size.
+/* Estimates the flow of `count` pairs of images, all of one size.
  *
- *   flow                float32 (count, 2, height, width) in pixels on the reference's grid, channel 0 = x:
- *                       reference(x) ≈ query(x + flow(x))
+ * That may be any: images of another size than the model's are resized by the network's own rule and their flow back,
+ * as in Python, to the bit. Only a model exported for the size gives what the network's authors would get.
+ *
+ *   flow                float32 (count, 2, height, width) of the images, in pixels on the reference's grid,
+ *                       channel 0 = x: reference(x) ≈ query(x + flow(x))
  *   flow_size           how many floats there is room for
  *   orientation_scores  float32 (count), or NULL; models without it leave it as it is
  *
@@ -92,9 +95,11 @@ GOCOR_API gocor_status gocor_estimate(const gocor_estimator* estimator, const go
                                       const gocor_image* queries, size_t count, float* flow, size_t flow_size,
                                       float* orientation_scores) GOCOR_NOEXCEPT;
 
-/* Enqueues an estimate of one batch on a CUDA stream, with images and flow in the GPU's memory: engines only.
+/* Enqueues an estimate of one batch on a CUDA stream, with images and flow in the GPU's memory: engines only, of models
+ * exported with --io images.
  *
- *   references, queries  uint8 RGB (batch, height, width, 3) without gaps, on the GPU that was current at gocor_create
+ *   references, queries  uint8 RGB (batch, height, width, 3) without gaps, of the model's own size, on the GPU that was
+ *                        current at gocor_create
  *   flow                 float32 (batch, 2, height, width) there
  *   stream               a cudaStream_t; NULL is the default stream
  *

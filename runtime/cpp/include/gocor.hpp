@@ -39,9 +39,16 @@ struct Image : gocor_image {
     Image(const std::uint8_t* pixels, int height, int width, std::ptrdiff_t row_stride = 0,
           gocor_order order = GOCOR_RGB)
         : gocor_image{pixels, height, width, row_stride, order} {}
+
+    // Floats in its flow.
+    std::size_t flow_size() const noexcept {
+        return height < 1 || width < 1
+                   ? 0
+                   : std::size_t{2} * static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
+    }
 };
 
-// A loaded model. It can be moved; any number of threads may call one.
+// A loaded model. It can be moved; any number of threads may call one, with images of any size.
 class Estimator {
     struct Release {
         void operator()(gocor_estimator* estimator) const noexcept { gocor_release(estimator); }
@@ -63,19 +70,15 @@ public:
 
     const Info& info() const noexcept { return *gocor_get_info(estimator_.get()); }
 
-    // Floats in the flow of one pair.
-    std::size_t flow_size() const noexcept {
-        return std::size_t{2} * static_cast<std::size_t>(info().height) * static_cast<std::size_t>(info().width);
-    }
-
-    // The flow of a pair, (2, height, width) in pixels, channel 0 = x: reference(x) ≈ query(x + flow(x)).
+    // The flow of a pair, (2, height, width) of the images, in pixels, channel 0 = x: reference(x) ≈ query(x +
+    // flow(x)).
     std::vector<float> operator()(const Image& reference, const Image& query) const {
-        std::vector<float> flow(flow_size());
+        std::vector<float> flow(reference.flow_size());
         estimate(&reference, &query, 1, flow.data(), flow.size());
         return flow;
     }
 
-    // The flows of pairs, (N, 2, height, width).
+    // The flows of pairs, all of one size, (N, 2, height, width).
     std::vector<float> operator()(const std::vector<Image>& references, const std::vector<Image>& queries) const {
         if (references.size() != queries.size()) {
             throw Error(GOCOR_INVALID_ARGUMENT, "queries: are " + std::to_string(queries.size()) +
@@ -83,7 +86,7 @@ public:
         }
         const std::vector<gocor_image> first(references.begin(), references.end());
         const std::vector<gocor_image> second(queries.begin(), queries.end());
-        std::vector<float> flow(first.size() * flow_size());
+        std::vector<float> flow(references.empty() ? 0 : first.size() * references[0].flow_size());
         estimate(first.data(), second.data(), first.size(), flow.data(), flow.size());
         return flow;
     }

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -23,13 +23,16 @@ public:
     Lane& operator=(const Lane&) = delete;
     virtual ~Lane() = default;
 
-    virtual std::uint8_t* reference() = 0;  // RGB (batch, height, width, 3), to be filled
-    virtual std::uint8_t* query() = 0;
+    // Makes memory for runs of these sizes, before the first and before each of others.
+    virtual void prepare(const Metadata& fixed) = 0;
+
+    virtual void* input(std::size_t index) = 0;  // memory of one of the metadata's inputs, to be filled
     virtual void run() = 0;
-    virtual const float* flow() const = 0;               // (batch, 2, height, width), valid until the next run
+    virtual const float* flow() const = 0;               // the first of the metadata's results, until the next run
     virtual const float* orientation_score() const = 0;  // (batch), or null
 
-    // Enqueues a run on a stream, with everything in the GPU's memory. False if the backend has no GPU.
+    // Enqueues a run of a model that takes images on a stream, with everything in the GPU's memory. False if the
+    // backend has no GPU.
     virtual bool enqueue(const void* /*reference*/, const void* /*query*/, float* /*flow*/, void* /*stream*/) {
         return false;
     }

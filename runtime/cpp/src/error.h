@@ -19,11 +19,21 @@ public:
 
     gocor_status status() const noexcept { return status_; }
 
-    static std::string one_line(std::string text) {
-        for (char& character : text) {
-            if (character == '\n' || character == '\r' || character == '\t') character = ' ';
+    // A line that a terminal shows and does not obey: files that it quotes may hold escape sequences.
+    static std::string one_line(const std::string& text) {
+        constexpr const char* DIGITS = "0123456789abcdef";
+        std::string line;
+        for (const char character : text) {
+            const auto code = static_cast<unsigned char>(character);
+            if (character == '\n' || character == '\r' || character == '\t') {
+                line += ' ';
+            } else if (code < 0x20 || code == 0x7f) {
+                line += {'\\', 'x', DIGITS[code >> 4], DIGITS[code & 15]};
+            } else {
+                line += character;
+            }
         }
-        return text;
+        return line;
     }
 };
 

@@ -3,18 +3,17 @@
 #include "gocor.h"
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <fstream>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "backend.h"
 #include "error.h"
+#include "lanes.h"
 
 namespace gocor {
 namespace {
@@ -23,72 +22,12 @@ Failure invalid(const std::string& where, const std::string& got, const std::str
     return {GOCOR_INVALID_ARGUMENT, where, got, expected};
 }
 
-// Lanes for as many calls at a time as are allowed, made when they are first needed.
-class Lanes {
-    Model& model_;
-    const std::size_t most_;  // 0: any number
-    std::mutex mutex_;
-    std::condition_variable returned_;
-    std::vector<std::unique_ptr<Lane>> idle_;
-    std::size_t lent_ = 0;
-
-public:
-    Lanes(Model& model, std::size_t most) : model_(model), most_(most) {}
-
-    std::unique_ptr<Lane> take() {
-        std::unique_lock lock(mutex_);
-        returned_.wait(lock, [this] { return most_ == 0 || lent_ < most_; });
-        ++lent_;
-        if (idle_.empty()) return nullptr;
-        std::unique_ptr<Lane> lane = std::move(idle_.back());
-        idle_.pop_back();
-        return lane;
-    }
-
-    void give_back(std::unique_ptr<Lane> lane) noexcept {
-        {
-            const std::scoped_lock lock(mutex_);
-            --lent_;
-            try {
-                if (lane) idle_.push_back(std::move(lane));
-            } catch (const std::bad_alloc&) {  // then the next call makes another
-                lane.reset();
-            }
-        }
-        returned_.notify_one();
-    }
-
-    Model& model() { return model_; }
-};
-
-// A lane for the length of a call. One whose run failed is not used again.
-class LentLane {
-    Lanes& lanes_;
-    std::unique_ptr<Lane> lane_;
-    int exceptions_ = std::uncaught_exceptions();
-
-public:
-    explicit LentLane(Lanes& lanes) : lanes_(lanes), lane_(lanes.take()) {
-        if (lane_) return;
-        try {
-            lane_ = lanes.model().make_lane();
-        } catch (...) {
-            lanes.give_back(nullptr);
-            throw;
-        }
-    }
-    ~LentLane() { lanes_.give_back(std::uncaught_exceptions() == exceptions_ ? std::move(lane_) : nullptr); }
-    LentLane(const LentLane&) = delete;
-    LentLane& operator=(const LentLane&) = delete;
-
-    Lane* operator->() const { return lane_.get(); }
-};
-
 std::unique_ptr<Model> load(const std::string& path, const Options& options) {
     const std::size_t dot = path.find_last_of('.');
     const std::string suffix = dot == std::string::npos ? "" : path.substr(dot);
     [[maybe_unused]] const auto missing = [&path](const std::string& name) {
-        return Failure(GOCOR_UNAVAILABLE, path, "is a model for " + name + ", which is not in this build of the library",
+        return Failure(GOCOR_UNAVAILABLE, path,
+                       "is a model for " + name + ", which is not in this build of the library",
                        std::string("it has ") + gocor_version() + "; build it with -DGOCOR_BACKENDS=…");
     };
     if (suffix == ".xml") {
@@ -126,39 +65,24 @@ std::string size_in_words(std::int64_t height, std::int64_t width) {
     return std::to_string(height) + "x" + std::to_string(width);
 }
 
-void check_image(const std::string& name, const gocor_image& image, const Metadata& metadata) {
+void check_image(const std::string& name, const gocor_image& image, const gocor_image& first) {
     if (image.pixels == nullptr) throw invalid(name, "has no pixels", "an address of them");
-    if (image.order != GOCOR_RGB && image.order != GOCOR_BGR) {
-        throw invalid(name, "has order " + std::to_string(image.order), "GOCOR_RGB or GOCOR_BGR");
+    int order = 0;  // whatever a caller put there: an enum with another value than its own is not to be read
+    static_assert(sizeof order == sizeof image.order);
+    std::memcpy(&order, &image.order, sizeof order);
+    if (order != GOCOR_RGB && order != GOCOR_BGR) {
+        throw invalid(name, "has order " + std::to_string(order), "GOCOR_RGB or GOCOR_BGR");
     }
-    if (image.height != metadata.height || image.width != metadata.width) {
-        throw Failure(GOCOR_BAD_IMAGE, name, "has size " + size_in_words(image.height, image.width),
-                      "the model's is " + size_in_words(metadata.height, metadata.width) +
-                          "; resize it, or export a model of its size");
+    const std::string size = "has size " + size_in_words(image.height, image.width);
+    if (image.height < 1 || image.width < 1) throw Failure(GOCOR_BAD_IMAGE, name, size, "at least 1x1");
+    if (image.height != first.height || image.width != first.width) {
+        throw Failure(GOCOR_BAD_IMAGE, name, size,
+                      "that of the first reference, " + size_in_words(first.height, first.width));
     }
     const std::ptrdiff_t stride = image.row_stride, row = std::ptrdiff_t{3} * image.width;
     if (stride != 0 && stride < row && stride > -row) {
         throw invalid(name, "has a row stride of " + std::to_string(stride) + " bytes",
                       "0, or at least its row of " + std::to_string(row) + " bytes");
-    }
-}
-
-// An image as RGB without gaps.
-void copy_image(const gocor_image& image, std::uint8_t* out) {
-    const std::ptrdiff_t row = std::ptrdiff_t{3} * image.width;
-    const std::ptrdiff_t stride = image.row_stride != 0 ? image.row_stride : row;
-    const std::uint8_t* pixels = image.pixels;
-    for (std::int32_t y = 0; y < image.height; ++y, out += row) {
-        const std::uint8_t* in = pixels + y * stride;
-        if (image.order == GOCOR_RGB) {
-            std::memcpy(out, in, static_cast<std::size_t>(row));
-            continue;
-        }
-        for (std::ptrdiff_t x = 0; x < row; x += 3) {
-            out[x] = in[x + 2];
-            out[x + 1] = in[x + 1];
-            out[x + 2] = in[x];
-        }
     }
 }
 
@@ -202,12 +126,12 @@ struct gocor_estimator {
     gocor_estimator(std::unique_ptr<gocor::Model> loaded, std::size_t parallel)
         : model(std::move(loaded)), lanes(*model, parallel) {
         const gocor::Metadata& metadata = model->metadata;
-        info.height = static_cast<std::int32_t>(metadata.height);
-        info.width = static_cast<std::int32_t>(metadata.width);
+        info.height = static_cast<std::int32_t>(metadata.size.height);
+        info.width = static_cast<std::int32_t>(metadata.size.width);
         info.batch = static_cast<std::int32_t>(metadata.batch);
-        info.orientation_score = metadata.orientation_score ? 1 : 0;
+        info.orientation_score = metadata.orientation_score() ? 1 : 0;
         info.int8 = metadata.int8 ? 1 : 0;
-        info.network = metadata.network.c_str();
+        info.network = metadata.spec->name.c_str();
         info.backend = model->backend.c_str();
         info.precision = model->precision.c_str();
         info.gocor_version = metadata.gocor_version.c_str();
@@ -215,20 +139,23 @@ struct gocor_estimator {
 
     void estimate(const gocor_image* references, const gocor_image* queries, std::size_t count, float* flow,
                   float* scores) const {
-        const auto batch = static_cast<std::size_t>(info.batch);
-        const std::size_t pixels = static_cast<std::size_t>(info.height) * static_cast<std::size_t>(info.width);
-        const gocor::LentLane lane(lanes);
-        for (std::size_t start = 0; start < count; start += batch) {
-            const std::size_t used = std::min(batch, count - start);
+        const gocor::Size size = {references[0].height, references[0].width};
+        gocor::LentLane lent(lanes);
+        gocor::Lane& lane = lent.lane();
+        for (std::size_t start = 0, used = 0; start < count; start += used) {
+            const gocor::Metadata fixed = model->metadata.for_images(static_cast<std::int64_t>(count - start), size);
+            const auto batch = static_cast<std::size_t>(fixed.batch);
+            used = std::min(batch, count - start);
+            lent.prepare(fixed);
+            gocor::Pipeline& pipeline = lent.pipeline_for(size);
             for (std::size_t i = 0; i < batch; ++i) {  // the last pair fills up the last batch
                 const std::size_t pair = start + std::min(i, used - 1);
-                gocor::copy_image(references[pair], lane->reference() + i * 3 * pixels);
-                gocor::copy_image(queries[pair], lane->query() + i * 3 * pixels);
+                pipeline.fill(references[pair], queries[pair], i, lane);
             }
-            lane->run();
-            std::copy_n(lane->flow(), used * 2 * pixels, flow + start * 2 * pixels);
-            if (scores != nullptr && lane->orientation_score() != nullptr) {
-                std::copy_n(lane->orientation_score(), used, scores + start);
+            lane.run();
+            pipeline.read_flow(lane.flow(), used, flow + start * 2 * size.pixels());
+            if (scores != nullptr && lane.orientation_score() != nullptr) {
+                std::copy_n(lane.orientation_score(), used, scores + start);
             }
         }
     }
@@ -254,8 +181,8 @@ gocor_status gocor_create(const char* path, const gocor_options* options, gocor_
         if (given.parallel < 0) throw invalid("parallel", "is " + std::to_string(given.parallel), "0 or more");
         gocor::check_exists(path);
         const gocor::Options chosen{given.threads, given.plugin_library != nullptr ? given.plugin_library : ""};
-        auto made = std::make_unique<gocor_estimator>(gocor::load(path, chosen),
-                                                      static_cast<std::size_t>(given.parallel));
+        auto made =
+            std::make_unique<gocor_estimator>(gocor::load(path, chosen), static_cast<std::size_t>(given.parallel));
         *estimator = made.release();
     });
 }
@@ -271,17 +198,16 @@ gocor_status gocor_estimate(const gocor_estimator* estimator, const gocor_image*
         if (count == 0) return;
         if (references == nullptr) throw invalid("references", "is null", "addresses of images");
         if (queries == nullptr) throw invalid("queries", "is null", "addresses of images");
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::string number = count == 1 ? "" : " " + std::to_string(i);
+            gocor::check_image("reference" + number, references[i], references[0]);
+            gocor::check_image("query" + number, queries[i], references[0]);
+        }
         if (flow == nullptr) throw invalid("flow", "is null", "where to put it");
-        const gocor::Metadata& metadata = estimator->model->metadata;
-        const auto one = static_cast<std::size_t>(2 * metadata.height * metadata.width);
+        const std::size_t one = 2 * gocor::Size{references[0].height, references[0].width}.pixels();
         if (flow_size / one < count) {
             throw invalid("flow", "has room for " + std::to_string(flow_size) + " floats",
                           std::to_string(count) + " pairs of " + std::to_string(one));
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::string number = count == 1 ? "" : " " + std::to_string(i);
-            gocor::check_image("reference" + number, references[i], metadata);
-            gocor::check_image("query" + number, queries[i], metadata);
         }
         estimator->estimate(references, queries, count, flow, orientation_scores);
     });
@@ -294,10 +220,16 @@ gocor_status gocor_enqueue(const gocor_estimator* estimator, const void* referen
         if (references == nullptr) throw invalid("references", "is null", "an address on the GPU");
         if (queries == nullptr) throw invalid("queries", "is null", "an address on the GPU");
         if (flow == nullptr) throw invalid("flow", "is null", "an address on the GPU");
-        const gocor::LentLane lane(estimator->lanes);
-        if (!lane->enqueue(references, queries, flow, stream)) {
-            throw gocor::Failure(GOCOR_UNAVAILABLE, "gocor_enqueue", "is for engines, not for " + estimator->model->backend,
-                                 "gocor_estimate, which takes images in host memory");
+        const std::string instead = "gocor_estimate, which takes images in host memory";
+        if (estimator->model->metadata.tensors()) {
+            throw gocor::Failure(GOCOR_UNAVAILABLE, "gocor_enqueue", "is for models that take images, not tensors",
+                                 instead + "; or gocor export --io images");
+        }
+        gocor::LentLane lent(estimator->lanes);
+        lent.prepare(estimator->model->metadata);
+        if (!lent.lane().enqueue(references, queries, flow, stream)) {
+            throw gocor::Failure(GOCOR_UNAVAILABLE, "gocor_enqueue",
+                                 "is for engines, not for " + estimator->model->backend, instead);
         }
     });
 }

@@ -21,7 +21,7 @@ struct Json {
     Kind kind = Kind::null;
     bool boolean = false;
     std::int64_t integer = 0;
-    double number = 0;               // also of an integer
+    double number = 0;  // also of an integer
     std::string string;
     std::vector<std::string> names;  // of an object's members, in order; their values are in `values`
     std::vector<Json> values;        // of an object or array

@@ -33,8 +33,11 @@ std::vector<Tensor> tensors(const Json& values, const std::string& name) {
     for (const Json& value : values.array_at(name)) {
         Tensor tensor{value.string_at("name"), value.string_at("dtype"), {}};
         for (const Json& size : value.array_at("shape")) {
-            if (size.kind != Json::Kind::integer || size.integer < 1) throw JsonError("tensor '" + tensor.name + "'");
-            tensor.shape.push_back(size.integer);
+            const bool varies = size.kind == Json::Kind::string;  // the name of an axis
+            if (!varies && (size.kind != Json::Kind::integer || size.integer < 1)) {
+                throw JsonError("tensor '" + tensor.name + "'");
+            }
+            tensor.shape.push_back(varies ? VARIES : size.integer);
         }
         result.push_back(std::move(tensor));
     }
@@ -58,7 +61,7 @@ void fill(Manifest& manifest, const std::string& where) {
     if (manifest.inputs != manifest.metadata.inputs()) {
         throw JsonError("inputs " + in_words(manifest.inputs) + " are not those of its metadata");
     }
-    if (manifest.outputs != manifest.metadata.outputs()) {
+    if (!manifest.metadata.fit_outputs(manifest.outputs)) {
         throw JsonError("outputs " + in_words(manifest.outputs) + " are not those of its metadata");
     }
 }
@@ -77,7 +80,8 @@ std::string read_file(const std::string& path, const std::string& what) {
         if (file.read(content.data(), size)) return content;
     }
     if (errno == ENOENT) throw bad_model(path, "no such file", what);
-    throw bad_model(path, "cannot be read (" + std::generic_category().message(errno != 0 ? errno : EISDIR) + ")", what);
+    throw bad_model(path, "cannot be read (" + std::generic_category().message(errno != 0 ? errno : EISDIR) + ")",
+                    what);
 }
 
 Manifest read_manifest(const std::string& path, const std::string& kind) {
@@ -148,10 +152,10 @@ std::vector<std::string> Manifest::texts(const std::string& name) const {
 void Manifest::check_bytes(const std::string& file, const void* data, std::size_t size, const std::string& name) const {
     const std::string expected = text(name), came = sha256(data, size);
     if (came == expected) return;
-    throw bad_model(file,
-                    "is not the file that was built (SHA-256 " + came.substr(0, 12) + "…, not " +
-                        expected.substr(0, 12) + "…)",
-                    "copy it again or rebuild it: " + rebuild());
+    throw bad_model(
+        file,
+        "is not the file that was built (SHA-256 " + came.substr(0, 12) + "…, not " + expected.substr(0, 12) + "…)",
+        "copy it again or rebuild it: " + rebuild());
 }
 
 std::string Manifest::rebuild() const {
@@ -162,8 +166,8 @@ std::string Manifest::rebuild() const {
 
 void Manifest::check_interface(const std::string& what, const std::vector<Tensor>& found,
                                const std::vector<Tensor>& expected) const {
-    const bool same = found.size() == expected.size() &&
-                      std::is_permutation(found.begin(), found.end(), expected.begin());
+    const bool same =
+        found.size() == expected.size() && std::is_permutation(found.begin(), found.end(), expected.begin());
     if (same) return;
     throw bad_model(path, "has " + what + " " + in_words(found),
                     "its manifest says " + in_words(expected) + "; rebuild it: " + rebuild());

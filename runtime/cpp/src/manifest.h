@@ -16,14 +16,14 @@ std::string read_file(const std::string& path, const std::string& what);
 
 // Facts about a built file, checked on the way in.
 struct Manifest {
-    std::string path;              // of the file
-    std::string kind;              // what it is, in messages: "OpenVINO model", "engine"
-    std::string options;           // of gocor build, that the file was built with
-    std::string model;             // file name of the ONNX model that it was built from
-    std::string library_version;   // of what built it
+    std::string path;             // of the file
+    std::string kind;             // what it is, in messages: "OpenVINO model", "engine"
+    std::string options;          // of gocor build, that the file was built with
+    std::string model;            // file name of the ONNX model that it was built from
+    std::string library_version;  // of what built it
     std::vector<Tensor> inputs, outputs;
     Metadata metadata;
-    Json values;                   // everything
+    Json values;  // everything
 
     // A member of few values.
     const std::string& one_of(const std::string& name, const std::vector<std::string>& known) const;

@@ -7,7 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "resample.h"
+#include "spec.h"
+
 namespace gocor {
+
+constexpr const char* ORIENTATION_SCORE = "orientation_score";  // output of the GLU-Net family, float32 (batch)
 
 struct Tensor {
     std::string name, dtype;
@@ -21,16 +26,43 @@ struct Tensor {
 // "flow float32 (1, 2, 32, 64); …"
 std::string in_words(const std::vector<Tensor>& tensors);
 
+// Sizes that an axis may have, ends included.
+struct Range {
+    std::int64_t minimum = 1, maximum = 0;  // 0: any from the minimum on
+
+    bool contains(std::int64_t value) const { return value >= minimum && (maximum == 0 || value <= maximum); }
+};
+
+constexpr std::int64_t VARIES = -1;  // in shapes
+
 struct Metadata {
-    std::string network, io, precision, gocor_version;
-    std::int64_t batch = 0, height = 0, width = 0;
-    bool orientation_score = false;  // an output of the GLU-Net family
+    const NetworkSpec* spec = nullptr;
+    std::string io, precision, gocor_version;
+    std::int64_t batch = 0;                // where sizes vary, the ones that the model is meant for most
+    Size size;                             // of the images that it takes, or of its full-size input tensors
+    std::map<std::string, Range> dynamic;  // by "batch", "height", "width": those that vary
     bool int8 = false;
     bool operators = false;  // it has some of the domain gocor
 
-    // Of a model that takes images, the only ones that get here.
+    bool tensors() const { return io == "tensors"; }
+    bool orientation_score() const { return spec->family == Family::glunet; }
+
+    // The model as one of fixed sizes, for a run with up to `count` pairs of images.
+    Metadata for_images(std::int64_t count, Size images) const;
+
+    // Inputs, in order.
     std::vector<Tensor> inputs() const;
-    std::vector<Tensor> outputs() const;
+    // The outputs that results come from: the flow, and the score if there is one.
+    std::vector<Tensor> results() const;
+    // All outputs, in order. Flows that are not the last are of other sizes, which are not known here.
+    std::vector<std::string> output_names() const;
+
+    // Whether a model's outputs are those that it says it has, in any order; and what those are.
+    bool fit_outputs(const std::vector<Tensor>& found) const;
+    std::string outputs_in_words() const;
+
+private:
+    std::int64_t size_or_varies(const char* axis, std::int64_t fixed) const;
 };
 
 // Reads the string properties `gocor.*` of the model file `where`.

@@ -4,6 +4,7 @@
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -146,11 +147,19 @@ std::vector<Tensor> tensors(const OrtSession* session, Count count, Name name, T
     return found;
 }
 
-void check_interface(const std::string& path, const std::string& what, const std::vector<Tensor>& found,
-                     const std::vector<Tensor>& expected) {
-    if (found.size() == expected.size() && std::is_permutation(found.begin(), found.end(), expected.begin())) return;
-    throw bad_model(path, "has " + what + " " + in_words(found),
-                    "its metadata says " + in_words(expected) + "; export again");
+void check_interface(const std::string& path, const OrtSession* session, const Metadata& metadata) {
+    const auto refused = [&path](const std::string& what, const std::vector<Tensor>& found, const std::string& says) {
+        return bad_model(path, "has " + what + " " + in_words(found), "its metadata says " + says + "; export again");
+    };
+    const std::vector<Tensor> expected = metadata.inputs();
+    const std::vector<Tensor> inputs =
+        tensors(session, api().SessionGetInputCount, api().SessionGetInputName, api().SessionGetInputTypeInfo);
+    if (inputs.size() != expected.size() || !std::is_permutation(inputs.begin(), inputs.end(), expected.begin())) {
+        throw refused("inputs", inputs, in_words(expected));
+    }
+    const std::vector<Tensor> outputs =
+        tensors(session, api().SessionGetOutputCount, api().SessionGetOutputName, api().SessionGetOutputTypeInfo);
+    if (!metadata.fit_outputs(outputs)) throw refused("outputs", outputs, metadata.outputs_in_words());
 }
 
 Session open(const OrtEnv* env, const std::string& path, int threads) {
@@ -175,50 +184,63 @@ Session load(const OrtEnv* env, const std::string& path, int threads) {
     }
 }
 
+// An input or output, and the value that ONNX Runtime reads or writes it through.
+class Memory {
+    std::string name_;
+    std::unique_ptr<std::byte[]> data_;
+    Value value_;
+
+public:
+    explicit Memory(const Tensor& tensor) : name_(tensor.name) {
+        const bool floats = tensor.dtype == "float32";
+        std::size_t size = floats ? sizeof(float) : 1;
+        for (const std::int64_t side : tensor.shape) size *= static_cast<std::size_t>(side);
+        data_ = std::make_unique<std::byte[]>(size);
+        const auto memory = made<MemoryInfo>(api().CreateCpuMemoryInfo, OrtArenaAllocator, OrtMemTypeDefault);
+        value_ = made<Value>(api().CreateTensorWithDataAsOrtValue, memory.get(), static_cast<void*>(data_.get()), size,
+                             tensor.shape.data(), tensor.shape.size(),
+                             floats ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
+    }
+
+    const char* name() const { return name_.c_str(); }
+    void* data() const { return data_.get(); }
+    OrtValue* value() const { return value_.get(); }
+};
+
 class OnnxRuntimeLane final : public Lane {
     const std::string path_;
     OrtSession* session_;
-    std::vector<std::uint8_t> reference_, query_;
-    std::vector<float> flow_, score_;
-    std::vector<Value> values_;  // of these vectors' memory
+    std::vector<Memory> inputs_, outputs_;  // of the outputs only those that results come from
 
 public:
-    OnnxRuntimeLane(std::string path, OrtSession* session, const Metadata& metadata)
-        : path_(std::move(path)), session_(session) {
-        const auto memory = made<MemoryInfo>(api().CreateCpuMemoryInfo, OrtArenaAllocator, OrtMemTypeDefault);
-        const std::vector<Tensor> inputs = metadata.inputs(), outputs = metadata.outputs();
-        add(memory.get(), reference_, inputs[0], ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
-        add(memory.get(), query_, inputs[1], ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
-        add(memory.get(), flow_, outputs[0], ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
-        if (metadata.orientation_score) add(memory.get(), score_, outputs[1], ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    OnnxRuntimeLane(std::string path, OrtSession* session) : path_(std::move(path)), session_(session) {}
+
+    void prepare(const Metadata& fixed) override {
+        inputs_.clear();
+        outputs_.clear();
+        for (const Tensor& input : fixed.inputs()) inputs_.emplace_back(input);
+        for (const Tensor& output : fixed.results()) outputs_.emplace_back(output);
     }
 
-    std::uint8_t* reference() override { return reference_.data(); }
-    std::uint8_t* query() override { return query_.data(); }
+    void* input(std::size_t index) override { return inputs_[index].data(); }
 
     void run() override {
-        constexpr const char* INPUTS[] = {"reference", "query"};
-        constexpr const char* OUTPUTS[] = {"flow", "orientation_score"};
-        const OrtValue* const inputs[] = {values_[0].get(), values_[1].get()};
-        OrtValue* outputs[] = {values_[2].get(), values_.size() > 3 ? values_[3].get() : nullptr};
+        std::vector<const char*> input_names, output_names;
+        std::vector<const OrtValue*> inputs;
+        std::vector<OrtValue*> outputs;
+        for (const Memory& input : inputs_) input_names.push_back(input.name()), inputs.push_back(input.value());
+        for (const Memory& output : outputs_) output_names.push_back(output.name()), outputs.push_back(output.value());
         try {
-            check(api().Run(session_, nullptr, INPUTS, inputs, 2, OUTPUTS, values_.size() - 2, outputs));
+            check(api().Run(session_, nullptr, input_names.data(), inputs.data(), inputs.size(), output_names.data(),
+                            outputs.size(), outputs.data()));
         } catch (const OrtError& error) {
             throw Failure(GOCOR_FAILED, path_, "failed in ONNX Runtime (" + reason(error) + ")", "see gocor doctor");
         }
     }
 
-    const float* flow() const override { return flow_.data(); }
-    const float* orientation_score() const override { return score_.empty() ? nullptr : score_.data(); }
-
-private:
-    template <class T>
-    void add(const OrtMemoryInfo* memory, std::vector<T>& data, const Tensor& tensor, ONNXTensorElementDataType type) {
-        std::size_t size = 1;
-        for (const std::int64_t side : tensor.shape) size *= static_cast<std::size_t>(side);
-        data.resize(size);
-        values_.push_back(made<Value>(api().CreateTensorWithDataAsOrtValue, memory, static_cast<void*>(data.data()),
-                                      size * sizeof(T), tensor.shape.data(), tensor.shape.size(), type));
+    const float* flow() const override { return static_cast<const float*>(outputs_[0].data()); }
+    const float* orientation_score() const override {
+        return outputs_.size() > 1 ? static_cast<const float*>(outputs_[1].data()) : nullptr;
     }
 };
 
@@ -233,25 +255,15 @@ class OnnxRuntimeModel final : public Model {
     Session session_;  // before the environment goes
 
 public:
-    OnnxRuntimeModel(const std::string& path, const Options& options)
-        : path_(path), env_(make_env()) {
+    OnnxRuntimeModel(const std::string& path, const Options& options) : path_(path), env_(make_env()) {
         session_ = load(env_.get(), path, options.threads);
         metadata = read_metadata(properties(session_.get()), path);
-        check_interface(path, "inputs",
-                        tensors(session_.get(), api().SessionGetInputCount, api().SessionGetInputName,
-                                api().SessionGetInputTypeInfo),
-                        metadata.inputs());
-        check_interface(path, "outputs",
-                        tensors(session_.get(), api().SessionGetOutputCount, api().SessionGetOutputName,
-                                api().SessionGetOutputTypeInfo),
-                        metadata.outputs());
+        check_interface(path, session_.get(), metadata);
         backend = "onnxruntime";
         precision = metadata.precision;
     }
 
-    std::unique_ptr<Lane> make_lane() override {
-        return std::make_unique<OnnxRuntimeLane>(path_, session_.get(), metadata);
-    }
+    std::unique_ptr<Lane> make_lane() override { return std::make_unique<OnnxRuntimeLane>(path_, session_.get()); }
 };
 
 }  // namespace

@@ -82,10 +82,10 @@ void check_version(const Manifest& manifest) {
         throw Failure(GOCOR_UNAVAILABLE, "OpenVINO", version + " is too old", "2025.4 or later is needed");
     }
     if (first_two(version) < first_two(manifest.library_version)) {
-        throw bad_model(manifest.path,
-                        "was built with OpenVINO " + manifest.library_version + "; " + version +
-                            " is installed, which is older",
-                        "update OpenVINO, or rebuild the model: " + manifest.rebuild());
+        throw bad_model(
+            manifest.path,
+            "was built with OpenVINO " + manifest.library_version + "; " + version + " is installed, which is older",
+            "update OpenVINO, or rebuild the model: " + manifest.rebuild());
     }
 }
 
@@ -105,22 +105,33 @@ ov::Tensor read_weights(const Manifest& manifest) {
 class OpenVinoLane final : public Lane {
     std::string path_;
     ov::InferRequest request_;
-    ov::Tensor reference_, query_, flow_, score_;
+    std::vector<ov::Tensor> inputs_;
+    std::string flow_name_;
+    bool scored_ = false;
+    ov::Tensor flow_, score_;
 
 public:
-    OpenVinoLane(std::string path, ov::InferRequest request, bool orientation_score)
-        : path_(std::move(path)),
-          request_(std::move(request)),
-          reference_(request_.get_tensor("reference")),
-          query_(request_.get_tensor("query")) {
-        flow_ = request_.get_tensor("flow");
-        if (orientation_score) score_ = request_.get_tensor("orientation_score");
+    OpenVinoLane(std::string path, ov::InferRequest request) : path_(std::move(path)), request_(std::move(request)) {}
+
+    void prepare(const Metadata& fixed) override {
+        in_openvino(GOCOR_FAILED, path_, "failed in OpenVINO", "see gocor doctor", [&] {
+            inputs_.clear();
+            for (const Tensor& input : fixed.inputs()) {
+                inputs_.push_back(request_.get_tensor(input.name));
+                inputs_.back().set_shape({input.shape.begin(), input.shape.end()});
+            }
+        });
+        flow_name_ = fixed.results()[0].name;
+        scored_ = fixed.orientation_score();
     }
 
-    std::uint8_t* reference() override { return reference_.data<std::uint8_t>(); }
-    std::uint8_t* query() override { return query_.data<std::uint8_t>(); }
+    void* input(std::size_t index) override { return inputs_[index].data(); }
     void run() override {
-        in_openvino(GOCOR_FAILED, path_, "failed in OpenVINO", "see gocor doctor", [this] { request_.infer(); });
+        in_openvino(GOCOR_FAILED, path_, "failed in OpenVINO", "see gocor doctor", [this] {
+            request_.infer();
+            flow_ = request_.get_tensor(flow_name_);
+            if (scored_) score_ = request_.get_tensor(ORIENTATION_SCORE);
+        });
     }
     const float* flow() const override { return flow_.data<const float>(); }
     const float* orientation_score() const override { return score_ ? score_.data<const float>() : nullptr; }
@@ -152,8 +163,7 @@ public:
 
     std::unique_ptr<Lane> make_lane() override {
         return in_openvino(GOCOR_FAILED, manifest_.path, "failed in OpenVINO", "see gocor doctor", [this] {
-            return std::make_unique<OpenVinoLane>(manifest_.path, compiled_.create_infer_request(),
-                                                  metadata.orientation_score);
+            return std::make_unique<OpenVinoLane>(manifest_.path, compiled_.create_infer_request());
         });
     }
 
@@ -173,9 +183,8 @@ private:
             {ov::hint::performance_mode.name(), "LATENCY"},
         };
         if (threads > 0) properties[ov::inference_num_threads.name()] = threads;
-        in_openvino(GOCOR_BAD_MODEL, manifest_.path, "cannot be loaded by OpenVINO", hint, [&] {
-            compiled_ = core.compile_model(core.read_model(graph, weights_), DEVICE, properties);
-        });
+        in_openvino(GOCOR_BAD_MODEL, manifest_.path, "cannot be loaded by OpenVINO", hint,
+                    [&] { compiled_ = core.compile_model(core.read_model(graph, weights_), DEVICE, properties); });
     }
 
     // Believes nothing: what was asked for is what runs.
@@ -186,8 +195,7 @@ private:
         for (const std::string& device : compiled_.get_property(ov::execution_devices)) {
             if (device != DEVICE) throw refused("is run by OpenVINO on " + device, "the CPU");
         }
-        std::vector<std::string> precisions = {
-            compiled_.get_property(ov::hint::inference_precision).get_type_name()};
+        std::vector<std::string> precisions = {compiled_.get_property(ov::hint::inference_precision).get_type_name()};
         constexpr std::array ARITHMETIC = {"Convolution", "Deconvolution", "MatMul", "FullyConnected"};
         for (const auto& node : compiled_.get_runtime_model()->get_ops()) {
             const auto& about = node->get_rt_info();

@@ -72,11 +72,13 @@ public:
 
 // What belongs to one input or output: pinned memory, and memory on the GPU.
 class Buffer {
+    const std::string name_;
     std::size_t size_;
     void *host_ = nullptr, *device_ = nullptr;
 
 public:
-    Buffer(const Tensor& tensor, const std::string& path) : size_(tensor.dtype == "float32" ? sizeof(float) : 1) {
+    Buffer(const Tensor& tensor, const std::string& path)
+        : name_(tensor.name), size_(tensor.dtype == "float32" ? sizeof(float) : 1) {
         for (const std::int64_t side : tensor.shape) size_ *= static_cast<std::size_t>(side);
         check(cudaHostAlloc(&host_, size_, cudaHostAllocDefault), path);
         const cudaError_t status = cudaMalloc(&device_, size_);
@@ -90,6 +92,7 @@ public:
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 
+    const char* name() const { return name_.c_str(); }
     void* host() const { return host_; }
     void* device() const { return device_; }
     cudaError_t upload(cudaStream_t stream) const {
@@ -117,14 +120,18 @@ public:
         int before = 0;
         const bool known = cudaGetDevice(&before) == cudaSuccess;
         cudaSetDevice(device_);
-        cudaEventSynchronize(done_);  // nothing that runs may lose its memory
-        cudaStreamSynchronize(stream_);
+        wait();  // nothing that runs may lose its memory
         cudaEventDestroy(done_);
         cudaStreamDestroy(stream_);
         if (known) cudaSetDevice(before);
     }
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
+
+    void wait() const {
+        cudaEventSynchronize(done_);
+        cudaStreamSynchronize(stream_);
+    }
 
     cudaStream_t get() const { return stream_; }
     cudaEvent_t done() const { return done_; }
@@ -134,39 +141,52 @@ class TensorRtLane final : public Lane {
     const std::string path_;
     const int device_;
     // In this order, so that the stream, which waits for what still runs, goes first.
-    Buffer reference_, query_, flow_;
-    std::unique_ptr<Buffer> score_;
+    std::vector<std::unique_ptr<Buffer>> inputs_, outputs_;
+    Buffer *flow_ = nullptr, *score_ = nullptr;  // of the outputs; null: the model has none
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
     Stream stream_;
 
 public:
-    TensorRtLane(const std::string& path, int device, const Metadata& metadata,
-                 std::unique_ptr<nvinfer1::IExecutionContext> context)
-        : path_(path),
-          device_(device),
-          reference_(metadata.inputs()[0], path),
-          query_(metadata.inputs()[1], path),
-          flow_(metadata.outputs()[0], path),
-          score_(metadata.orientation_score ? std::make_unique<Buffer>(metadata.outputs()[1], path) : nullptr),
-          context_(std::move(context)),
-          stream_(device, path) {}
+    TensorRtLane(std::string path, int device, std::unique_ptr<nvinfer1::IExecutionContext> context)
+        : path_(std::move(path)), device_(device), context_(std::move(context)), stream_(device, path_) {}
 
-    std::uint8_t* reference() override { return static_cast<std::uint8_t*>(reference_.host()); }
-    std::uint8_t* query() override { return static_cast<std::uint8_t*>(query_.host()); }
-    const float* flow() const override { return static_cast<const float*>(flow_.host()); }
+    void prepare(const Metadata& fixed) override {
+        const OnDevice on_device(device_, path_);
+        stream_.wait();  // nothing that runs may lose its memory
+        inputs_.clear();
+        outputs_.clear();
+        score_ = nullptr;
+        logger().take_error("");
+        for (const Tensor& input : fixed.inputs()) {
+            nvinfer1::Dims dims{};
+            dims.nbDims = static_cast<std::int32_t>(input.shape.size());
+            std::copy(input.shape.begin(), input.shape.end(), dims.d);
+            if (!context_->setInputShape(input.name.c_str(), dims)) throw failed();
+            inputs_.push_back(std::make_unique<Buffer>(input, path_));
+        }
+        for (const std::string& name : fixed.output_names()) {
+            const nvinfer1::Dims dims = context_->getTensorShape(name.c_str());
+            outputs_.push_back(
+                std::make_unique<Buffer>(Tensor{name, "float32", {dims.d, dims.d + std::max(dims.nbDims, 0)}}, path_));
+            if (name == fixed.results()[0].name) flow_ = outputs_.back().get();
+            if (name == ORIENTATION_SCORE) score_ = outputs_.back().get();
+        }
+    }
+
+    void* input(std::size_t index) override { return inputs_[index]->host(); }
+    const float* flow() const override { return static_cast<const float*>(flow_->host()); }
     const float* orientation_score() const override {
-        return score_ ? static_cast<const float*>(score_->host()) : nullptr;
+        return score_ != nullptr ? static_cast<const float*>(score_->host()) : nullptr;
     }
 
     void run() override {
         const OnDevice on_device(device_, path_);
         cudaStream_t stream = stream_.get();
         check(cudaStreamWaitEvent(stream, stream_.done(), 0), path_);
-        check(reference_.upload(stream), path_);
-        check(query_.upload(stream), path_);
-        enqueue_on(stream, reference_.device(), query_.device(), flow_.device());
-        check(flow_.download(stream), path_);
-        if (score_) check(score_->download(stream), path_);
+        for (const auto& input : inputs_) check(input->upload(stream), path_);
+        enqueue_on(stream, inputs_[0]->device(), inputs_[1]->device(), flow_->device());
+        check(flow_->download(stream), path_);
+        if (score_ != nullptr) check(score_->download(stream), path_);
         check(cudaStreamSynchronize(stream), path_);
     }
 
@@ -182,14 +202,21 @@ public:
 private:
     void enqueue_on(cudaStream_t stream, const void* reference, const void* query, void* flow) {
         logger().take_error("");  // of somebody else
-        const bool right = context_->setInputTensorAddress("reference", reference) &&
-                           context_->setInputTensorAddress("query", query) &&
-                           context_->setTensorAddress("flow", flow) &&
-                           (!score_ || context_->setTensorAddress("orientation_score", score_->device())) &&
-                           context_->enqueueV3(stream);
-        if (right) return;
+        bool right = true;
+        for (const auto& input : inputs_) {
+            const void* address = input == inputs_[0] ? reference : input == inputs_[1] ? query : input->device();
+            right = right && context_->setInputTensorAddress(input->name(), address);
+        }
+        for (const auto& output : outputs_) {
+            right =
+                right && context_->setTensorAddress(output->name(), output.get() == flow_ ? flow : output->device());
+        }
+        if (!right || !context_->enqueueV3(stream)) throw failed();
+    }
+
+    Failure failed() const {
         const std::string reason = logger().take_error("it does not say why");
-        throw Failure(GOCOR_FAILED, path_, "failed in TensorRT (" + reason + ")", "see gocor doctor");
+        return {GOCOR_FAILED, path_, "failed in TensorRT (" + reason + ")", "see gocor doctor"};
     }
 };
 
@@ -226,7 +253,8 @@ class TensorRtModel final : public Model {
 public:
     TensorRtModel(const std::string& path, const Options& options) : manifest_(read_manifest(path, "engine")) {
         if (options.threads != 0) {
-            throw Failure(GOCOR_INVALID_ARGUMENT, "threads", "are those of the CPU, and " + path + " is an engine", "0");
+            throw Failure(GOCOR_INVALID_ARGUMENT, "threads", "are those of the CPU, and " + path + " is an engine",
+                          "0");
         }
         remember_options();
         if (manifest_.one_of("backend", {"tensorrt", "tensorrt-rtx"}) == "tensorrt-rtx") {
@@ -254,7 +282,7 @@ public:
                           "failed in TensorRT (" + logger().take_error("no execution context") + ")",
                           "is there enough memory on the GPU? See Options::parallel");
         }
-        return std::make_unique<TensorRtLane>(manifest_.path, device_, metadata, std::move(context));
+        return std::make_unique<TensorRtLane>(manifest_.path, device_, std::move(context));
     }
 
 private:
@@ -310,7 +338,8 @@ private:
     // Whoever may write to the library's folder can do anything to this program; the hash is against mistakes.
     void load_plugins(const Options& options) const {
         const std::string path = plugin_path(manifest_, options);
-        const std::string where = std::string("put ") + PLUGIN_LIBRARY + " beside the engine, or name it in the options";
+        const std::string where =
+            std::string("put ") + PLUGIN_LIBRARY + " beside the engine, or name it in the options";
         const std::string content = read_file(path, "the plugin library of " + manifest_.path + ": " + where);
         const std::string came = sha256(content.data(), content.size()), expected = manifest_.text("plugin_sha256");
         if (came != expected) {
@@ -325,14 +354,15 @@ private:
                         "build the plugin library for TensorRT " + manifest_.library_version);
     }
 
-    void check_tensors(nvinfer1::TensorIOMode mode, const std::string& what, const std::vector<Tensor>& expected) const {
+    void check_tensors(nvinfer1::TensorIOMode mode, const std::string& what,
+                       const std::vector<Tensor>& expected) const {
         std::vector<Tensor> found;
         for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
             const char* name = engine_->getIOTensorName(i);
             if (engine_->getTensorIOMode(name) != mode) continue;
             const nvinfer1::Dims dims = engine_->getTensorShape(name);
-            found.push_back({name, dtype_name(engine_->getTensorDataType(name)),
-                             {dims.d, dims.d + std::max(dims.nbDims, 0)}});
+            found.push_back(
+                {name, dtype_name(engine_->getTensorDataType(name)), {dims.d, dims.d + std::max(dims.nbDims, 0)}});
         }
         manifest_.check_interface(what, found, expected);
     }

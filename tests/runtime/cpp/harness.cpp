@@ -1,6 +1,9 @@
 // Calls the library as programs do, to be run under sanitizers, and its readers of files.
 //
 //   harness json|sha256            one document on stdin; its values or its hash on stdout
+//   harness specs                  what it knows of the networks, as JSON
+//   harness pillow|area SIZE NEW   resizes an image on stdin, of bytes, to stdout
+//   harness flow SIZE UNIT IMAGE NEW   resizes a flow on stdin, of floats, to stdout
 //   harness fuzz MANIFEST COUNT    damaged manifests, none of which may do more than be refused
 //   harness estimate MODEL         many threads, batches and strides in buffers of exactly their size; prints "ok"
 
@@ -9,6 +12,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <iostream>
@@ -24,7 +28,9 @@
 #include "gocor.hpp"
 #include "json.h"
 #include "manifest.h"
+#include "resample.h"
 #include "sha256.h"
+#include "spec.h"
 
 #ifdef __SANITIZE_ADDRESS__
 // OpenVINO opens a library with RTLD_DEEPBIND, which AddressSanitizer refuses to run with.
@@ -93,6 +99,60 @@ int json() {
     }
 }
 
+int specs() {
+    const char* comma = "";
+    std::putchar('[');
+    for (const gocor::NetworkSpec& spec : gocor::network_specs()) {
+        std::printf(R"(%s{"name": "%s", "flow_unit": %g, "flow_stride": %lld, "outputs": [)", comma, spec.name.c_str(),
+                    static_cast<double>(spec.flow_unit), static_cast<long long>(spec.flow_stride));
+        for (const std::string& name : spec.outputs) {
+            std::printf("%s\"%s\"", name == spec.outputs.front() ? "" : ", ", name.c_str());
+        }
+        std::printf(R"(], "tensor_inputs": %zu, "working_sides": [)", spec.tensor_inputs().size());
+        for (int side = 1; side <= 600; ++side) {
+            std::printf("%s%lld", side == 1 ? "" : ", ", static_cast<long long>(spec.working_side(side)));
+        }
+        std::printf("]}");
+        comma = ", ";
+    }
+    std::puts("]");
+    return 0;
+}
+
+// "480x640"
+gocor::Size size_of(const std::string& text) {
+    const std::size_t cross = text.find('x');
+    return {std::stoll(text.substr(0, cross)), std::stoll(text.substr(cross + 1))};
+}
+
+template <class T>
+void write(const std::vector<T>& values) {
+    std::fwrite(values.data(), sizeof(T), values.size(), stdout);
+}
+
+int resize(std::string_view filter, gocor::Size size, gocor::Size new_size) {
+    const std::string image = read_all(std::cin);
+    check(image.size() == 3 * size.pixels(), "as many bytes as the image has");
+    std::unique_ptr<gocor::ImageResize> resize = std::make_unique<gocor::AreaResize>(size, new_size);
+    if (filter == "pillow") resize = std::make_unique<gocor::PillowResize>(size, new_size);
+    std::vector<std::uint8_t> out(3 * new_size.pixels()), again(out.size());
+    (*resize)(reinterpret_cast<const std::uint8_t*>(image.data()), out.data());
+    (*resize)(reinterpret_cast<const std::uint8_t*>(image.data()), again.data());
+    check(out == again, "nothing is left of the image before");
+    write(out);
+    return 0;
+}
+
+int flow(gocor::Size size, float unit, gocor::Size image, gocor::Size new_size) {
+    const std::string bytes = read_all(std::cin);
+    std::vector<float> values(2 * size.pixels()), out(2 * new_size.pixels());
+    check(bytes.size() == values.size() * sizeof(float), "as many floats as the flow has");
+    std::copy_n(bytes.data(), bytes.size(), reinterpret_cast<char*>(values.data()));
+    gocor::resize_flow(values.data(), size, unit, image, out.data(), new_size);
+    write(out);
+    return 0;
+}
+
 void fuzz(const std::string& path, int count) {
     std::ifstream file(path + ".json", std::ios::binary);
     const std::string good = read_all(file);
@@ -129,8 +189,8 @@ class Noise {
     std::ptrdiff_t stride_;
 
 public:
-    Noise(const gocor::Info& info, int gap, unsigned seed)
-        : height_(info.height), width_(info.width), stride_(std::ptrdiff_t{3} * info.width + gap) {
+    Noise(int height, int width, int gap, unsigned seed)
+        : height_(height), width_(width), stride_(std::ptrdiff_t{3} * width + gap) {
         const auto size = static_cast<std::size_t>(stride_ * (height_ - 1) + std::ptrdiff_t{3} * width_);
         memory_ = std::make_unique<std::uint8_t[]>(size);
         std::minstd_rand random(seed + 1);
@@ -144,12 +204,9 @@ public:
     }
 };
 
-void estimate(const std::string& path) {
-    gocor::Options options;
-    options.parallel = 3;
-    const gocor::Estimator estimator(path, options);
-    const gocor::Info& info = estimator.info();
-    const Noise first(info, 5, 1), second(info, 0, 2);
+// Threads, batches, strides and wrong images.
+void estimate_size(const gocor::Estimator& estimator, int height, int width) {
+    const Noise first(height, width, 5, 1), second(height, width, 0, 2);
     const std::vector<float> flow = estimator(first.image(), second.image());
     std::vector<std::thread> threads;
     for (int i = 0; i < 8; ++i) {
@@ -164,19 +221,32 @@ void estimate(const std::string& path) {
     const std::vector<gocor::Image> references(3, first.image()), queries(3, second.image());
     const std::vector<float> flows = estimator(references, queries);
     check(std::equal(flow.begin(), flow.end(), flows.end() - static_cast<std::ptrdiff_t>(flow.size())), "batch");
+    check(estimator(std::vector<gocor::Image>{}, {}).empty(), "no pairs have no flow");
     estimator(first.reversed(), second.reversed());
 
-    for (const gocor_image& wrong : {gocor_image{nullptr, info.height, info.width, 0, GOCOR_RGB},
-                                     gocor_image{first.image().pixels, 1, 1, 0, GOCOR_RGB},
-                                     gocor_image{first.image().pixels, info.height, info.width, 1, GOCOR_RGB}}) {
-        float out = 0;
+    const std::uint8_t* const pixels = first.image().pixels;
+    gocor::Image no_order(pixels, height, width);
+    const int seven = 7;
+    std::memcpy(&no_order.order, &seven, sizeof no_order.order);
+    for (const gocor::Image& wrong :
+         {gocor::Image(nullptr, height, width), gocor::Image(pixels, 1, 1), gocor::Image(pixels, 0, width),
+          gocor::Image(pixels, height, -width), gocor::Image(pixels, height, width, 1), no_order}) {
         try {
-            estimator.estimate(&wrong, &wrong, 1, &out, 1);
+            estimator(second.image(), wrong);
             check(false, "a wrong image is refused");
         } catch (const gocor::Error& error) {
             check(error.status() != GOCOR_OK && *error.what() != '\0', "an error has a text");
         }
     }
+}
+
+void estimate(const std::string& path) {
+    gocor::Options options;
+    options.parallel = 3;
+    const gocor::Estimator estimator(path, options);
+    const gocor::Info& info = estimator.info();
+    estimate_size(estimator, info.height, info.width);
+    estimate_size(estimator, info.height + 7, info.width - 5);
     try {
         const gocor::Estimator none(path + ".none");
         check(false, "a missing file is refused");
@@ -192,6 +262,13 @@ int main(int count, char** arguments) {
     const std::string_view command = count > 1 ? arguments[1] : "";
     try {
         if (command == "json") return json();
+        if (command == "specs") return specs();
+        if (command == "flow" && count == 6) {
+            return flow(size_of(arguments[2]), std::stof(arguments[3]), size_of(arguments[4]), size_of(arguments[5]));
+        }
+        if ((command == "pillow" || command == "area") && count == 4) {
+            return resize(command, size_of(arguments[2]), size_of(arguments[3]));
+        }
         if (command == "sha256") {
             const std::string data = read_all(std::cin);
             std::printf("%s", gocor::sha256(data.data(), data.size()).c_str());
