@@ -101,6 +101,11 @@ class RangeTable:
             raise ConfigError(where, got, expected)
 
     def _check(self) -> None:
+        for fact in fields(self):
+            if fact.type in (str, int) and type(getattr(self, fact.name)) is not fact.type:
+                raise ValueError(f"{fact.name} {getattr(self, fact.name)!r}")
+        if not all(0 < scale < float("inf") for scales in self.channel_scales.values() for scale in scales):
+            raise ValueError("scales that nothing can be divided by")
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r}")
         for name, entry in self.ranges.items():

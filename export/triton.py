@@ -11,7 +11,6 @@ The server takes only subfolders for models.
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -24,7 +23,7 @@ from gocor.core.errors import ConfigError, ModelError, OutputError
 from gocor.core.files import sha256, write_text
 from gocor.core.reading import DOCUMENT, read_json
 from gocor.core.version import __version__
-from gocor.export.triton_config import ServedModel, TritonConfig, read_served
+from gocor.export.triton_config import NAME, ServedModel, TritonConfig, read_served
 from gocor.export.triton_guide import CLIENT, Entry, guide
 from gocor.runtime.report import to_json
 
@@ -116,14 +115,21 @@ def _read_index(path: Path) -> tuple[Entry, ...]:
         values = read_json(path, DOCUMENT, OutputError)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, this gocor reads {FORMAT}")
-        return tuple(_read_entry(value) for value in values["models"])
+        if not (entries := tuple(_read_entry(value) for value in values["models"])):
+            raise ValueError("no models")
+        return entries
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise OutputError(path, f"is damaged ({error})", "write the repository anew, elsewhere") from error
 
 
 def _read_entry(value: Mapping[str, Any]) -> Entry:
     entry = Entry(**{**value, "interface": tuple(value["interface"])})
-    if type(entry.version) is not int or entry.version < 1 or not re.fullmatch(r"[\w.-]+", entry.model):
+    for field in dataclasses.fields(Entry):
+        if field.name != "interface" and type(getattr(entry, field.name)) is not field.type:
+            raise ValueError(f"{field.name} {getattr(entry, field.name)!r}")
+    if not all(isinstance(text, str) for text in entry.interface):
+        raise ValueError(f"interface {entry.interface!r}")
+    if entry.version < 1 or not NAME.fullmatch(entry.model):
         raise ValueError(f"model {entry.model!r} version {entry.version!r}")
     return entry
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from gocor.core.errors import ConfigError, OutputError
 from gocor.core.files import sha256, write_text, writing
+from gocor.core.reading import DOCUMENT, read_json
 from gocor.runtime.batch.index import FAILED, index_file, write_index
 from gocor.runtime.batch.shards import (
     FLOWS,
@@ -253,8 +254,8 @@ def _difference(recorded: dict[str, Any], identity: dict[str, Any]) -> str:
 def _read_record(folder: Path) -> dict[str, Any] | None:
     """What the folder's job is; None if nothing readable says so."""
     try:
-        record = json.loads((folder / JOB).read_bytes())
-    except (OSError, ValueError):
+        record = read_json(folder / JOB, DOCUMENT, OutputError)
+    except (OSError, ValueError, OutputError):
         return None
     return record if isinstance(record, dict) else None
 
