@@ -24,6 +24,7 @@ _READABLE = {
     "string", "large_string", "string_view", "double", "float",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }  # fmt: skip
+_NO_FILE_NAME = re.compile(r'[\\/:*?"<>|\0]')
 _LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
 
 _log = logging.getLogger("gocor")
@@ -169,39 +170,40 @@ class PairList(PairSource):
         DependencyError: the table is a Parquet file and pyarrow is not installed.
     """
 
+    expected: int
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         digest, names = hashlib.sha256(), array.array("Q")
-        for _, pair in self._lines():
-            digest.update(
-                "\0".join((pair.name, *map(str, pair.files), "")).encode("utf-8", "surrogateescape")
-            )
-            names.append(_hash(pair.name))
+        for _, *texts in self._lines():
+            digest.update("\0".join((*texts, "")).encode("utf-8", "surrogateescape"))
+            names.append(_hash(texts[0]))
         if not names:
             raise ImageError(self.path, "lists no pairs", "rows of reference and query below the header")
         self.expected, self.sha256 = len(names), digest.hexdigest()
         self._refuse_repeated_names(names)
 
     def __iter__(self) -> Iterator[Pair]:
-        return (pair for _, pair in self._lines())
+        return (file_pair(name, Path(one), Path(other)) for _, name, one, other in self._lines())
 
-    def _lines(self) -> Iterator[tuple[int, Pair]]:
-        folder = Path(os.path.abspath(self.path.parent))
+    def _lines(self) -> Iterator[tuple[int, str, str, str]]:
+        """Line, name, reference and query of each pair."""
+        folder = os.path.abspath(self.path.parent)
         for number, (line, row) in enumerate(iterate_table(self.path, ("reference", "query")), 1):
             name = row.get("name") or f"{number:08d}"
             _check_name(name, f"{self.path}:{line}")
-            yield line, file_pair(name, folder / row["reference"], folder / row["query"])
+            yield line, name, os.path.join(folder, row["reference"]), os.path.join(folder, row["query"])
 
     def _refuse_repeated_names(self, names: "array.array[int]") -> None:
         """Looks for equal names among their hashes: 8 bytes for each pair, of which there may be millions."""
         values, counts = np.unique(np.frombuffer(names, np.uint64), return_counts=True)
         repeated = set(values[counts > 1].tolist())
         seen: set[str] = set()
-        for line, pair in self._lines() if repeated else ():
-            if pair.name in seen:
-                raise _repeated(f"{self.path}:{line}", pair.name)
-            if _hash(pair.name) in repeated:
-                seen.add(pair.name)
+        for line, name, _, _ in self._lines() if repeated else ():
+            if name in seen:
+                raise _repeated(f"{self.path}:{line}", name)
+            if _hash(name) in repeated:
+                seen.add(name)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -364,7 +366,7 @@ def _table_pairs(path: Path) -> list[Pair]:
 
 
 def _check_name(name: str, where: object) -> None:
-    if name in (".", "..") or re.search(r'[\\/:*?"<>|\0]', name):
+    if name in (".", "..") or _NO_FILE_NAME.search(name):
         raise ImageError(where, f"the name {name!r} cannot be that of a folder", "letters, digits, - and _")
     if len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
         text = f"the name {name[:20]!r}… has {len(name)} letters"
