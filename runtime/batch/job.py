@@ -23,8 +23,9 @@ from gocor.runtime.batch.shards import (
     remove_shards,
 )  # fmt: skip
 from gocor.runtime.flow import FlowFormat
+from gocor.runtime.package import INDEX
 from gocor.runtime.pairs import Pair, PairList, import_pyarrow
-from gocor.runtime.session import check_model_file
+from gocor.runtime.session import BUILT_SUFFIXES, check_model_file
 
 JOB = "job.json"  # written first: it says what the shards beside it are
 FORMATS = (*get_args(FlowFormat), "parquet")
@@ -37,7 +38,7 @@ class BatchConfig:
     """What to compute and write.
 
     Attributes:
-        model: path of the model file.
+        model: path of the model file, or of a package's folder.
         output: folder of the job.
         provider: where to run an ``.onnx`` file: ``cpu`` when None. Other files know.
         threads: of the CPU, for the model; one for each physical core when None.
@@ -138,12 +139,12 @@ class Job:
     Attributes:
         config: what to compute.
         pairs: of which pairs.
-        model_sha256: of the model file.
+        model_sha256: of the model file, or of the package's index.
     """
 
     def __init__(self, pairs: PairList, config: BatchConfig) -> None:
         self.pairs, self.config = pairs, config
-        self.model_sha256 = sha256(check_model_file(config.model))
+        self.model_sha256 = model_sha256(config.model)
         self._close = contextlib.ExitStack()
 
     def __enter__(self) -> "Job":
@@ -230,7 +231,9 @@ class Job:
         """What decides on the results. Neither threads nor machines do."""
         config = self.config
         # What gocor build made runs where it was built for, whether that is said again or not.
-        provider = config.provider or "cpu" if config.model.suffix == ".onnx" else config.model.suffix
+        provider = config.model.suffix if config.model.suffix in BUILT_SUFFIXES else config.provider
+        if config.model.suffix == ".onnx":
+            provider = provider or "cpu"
         return {
             "format_version": _FORMAT_VERSION,
             "model_sha256": self.model_sha256,
@@ -239,6 +242,15 @@ class Job:
             "pairs_sha256": self.pairs.sha256,
             **{f"--{name}": getattr(config, name) for name in ("format", "dtype", "pad", "batch", "shard")},
         }
+
+
+def model_sha256(model: Path) -> str:
+    """SHA-256 of a model file, or of a package's index, which has those of its models.
+
+    Raises:
+        ModelError: there is none.
+    """
+    return sha256(check_model_file(model / INDEX if model.is_dir() else model))
 
 
 def _difference(recorded: dict[str, Any], identity: dict[str, Any]) -> str:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError
-from gocor.core.files import sha256
 from gocor.runtime.batch.index import Outcome
-from gocor.runtime.batch.job import BatchConfig, BatchReport, Job, Shard
+from gocor.runtime.batch.job import BatchConfig, BatchReport, Job, Shard, model_sha256
 from gocor.runtime.batch.local import Progress
 from gocor.runtime.batch.pipeline import Pipeline
 from gocor.runtime.batch.shards import abandoned, finished_shards, read_shard
@@ -118,8 +117,8 @@ class _Workers:
 class _Worker:
     """A model in an actor of Ray Data, which computes shards."""
 
-    def __init__(self, config: BatchConfig, model_sha256: str, threads: int | None) -> None:
-        self.config, self.model_sha256, self.threads = config, model_sha256, threads
+    def __init__(self, config: BatchConfig, expected_sha256: str, threads: int | None) -> None:
+        self.config, self.expected_sha256, self.threads = config, expected_sha256, threads
         self._estimator: FlowEstimator | None = None
 
     def __call__(self, shards: Any) -> dict[str, list[Any]]:
@@ -150,7 +149,7 @@ class _Worker:
 
     def _loaded(self) -> FlowEstimator:
         if self._estimator is None:
-            if sha256(self.config.model) != self.model_sha256:
+            if model_sha256(self.config.model) != self.expected_sha256:
                 where = f"{self.config.model} on {os.uname().nodename}"
                 raise ModelError(where, "is another file than where the job was started", "copy it there")
             self._estimator = load(self.config.model, self.config.provider, self.threads)

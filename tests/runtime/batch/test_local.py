@@ -1,4 +1,5 @@
 import csv
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from batch_jobs import (
     write_rows,
 )  # fmt: skip
 from full_disk import files_up_to
+from packages import make_package
 
 from gocor.core.errors import ConfigError, DependencyError, ModelError, OutputError
 from gocor.runtime.batch.job import Tally
@@ -438,3 +440,26 @@ def test_a_folder_that_cannot_be(run, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"out: cannot be written"):
         run()
+
+
+def test_a_package_has_a_model_for_each_size(tmp_path):
+    make_package(tmp_path / "package")
+    for number, size in enumerate([(32, 64), (64, 64)]):
+        write_image(tmp_path / f"{number}.png", number, size=size)
+    rows = [(f"{i % 2}.png", f"{i % 2}.png", f"p{i}") for i in range(4)]
+    pairs = PairList(write_rows(tmp_path / "pairs.csv", rows))
+    assert run_batch(pairs, config(tmp_path, model=tmp_path / "package", threads=1)).done == 4
+    for number, (_, flow) in enumerate(results(tmp_path / "out").values()):
+        image = load_image(tmp_path / f"{number % 2}.png")
+        assert np.shape(flow) == (2, *image.shape[:2])
+        np.testing.assert_allclose(np.array(flow)[0], image.mean(), rtol=1e-5)
+    shutil.rmtree(tmp_path / "package")
+    make_package(tmp_path / "package", sizes=[(64, 64)])
+    with pytest.raises(ConfigError, match="out: holds a batch of another model;"):
+        run_batch(pairs, config(tmp_path, model=tmp_path / "package"))
+
+
+def test_a_folder_that_is_no_package(run, tmp_path):
+    write_list(tmp_path, 1)
+    with pytest.raises(ModelError, match=r"package\.json: no such file; give a model made by gocor export"):
+        run(model=tmp_path)

@@ -173,7 +173,7 @@ def test_errors_of_ray_are_one_line(fake, tmp_path, monkeypatch):
 def test_another_model_on_a_worker(fake, tmp_path, monkeypatch):
     pairs = write_job(tmp_path)
     fake()
-    monkeypatch.setattr(ray_data, "sha256", lambda _path: "other")
+    monkeypatch.setattr(ray_data, "model_sha256", lambda _path: "other")
     with pytest.raises(
         ModelError, match=r"m\.onnx on .*: is another file than where the job was started; copy"
     ):
