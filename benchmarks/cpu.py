@@ -131,9 +131,9 @@ def pin(threads: int) -> tuple[int, ...]:
 def _plans(parts: list[str], only: str, quick: bool, rounds: int | None) -> "list[Plan]":
     if unknown := [name for name in parts if name not in PARTS]:
         raise ConfigError("--part", f"is {unknown[0]}", f"one of {', '.join(PARTS)}")
-    from on_cpu import growth, networks, operators
+    from on_cpu import growth, networks, operators, sessions
 
-    modules = {"networks": networks, "operators": operators, "growth": growth}
+    modules = {"networks": networks, "operators": operators, "growth": growth, "sessions": sessions}
     plans = [plan for name in PARTS if name in parts for plan in modules[name].plans(quick, rounds)]
     if not (chosen := [plan for plan in plans if only in plan.name]):
         names = ", ".join(plan.name for plan in plans)

@@ -84,7 +84,7 @@ def open_session(path: Path, provider: str, threads: int | None = None) -> "onnx
             ort.preload_dlls()
     try:
         session = ort.InferenceSession(
-            str(path), _options(ort, provider, threads), providers=wanted, enable_fallback=0
+            str(path), session_options(provider, threads), providers=wanted, enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         if "bfloat16" in str(error):
@@ -159,7 +159,9 @@ def _check_available(ort: Any, provider: str) -> None:
         raise ProviderError("provider", got, hint)
 
 
-def _options(ort: Any, provider: str, threads: int | None) -> "onnxruntime.SessionOptions":
+def session_options(provider: str, threads: int | None) -> "onnxruntime.SessionOptions":
+    """How the package's sessions are opened; what each option is worth: ``docs/performance.md``."""
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or 0

@@ -10,7 +10,7 @@ from gocor.core.errors import ConfigError, ModelError
 from gocor.runtime.report import write_json
 
 FORMAT = 1
-PARTS = ("networks", "operators", "growth")
+PARTS = ("networks", "operators", "growth", "sessions")
 
 
 @dataclass(frozen=True)

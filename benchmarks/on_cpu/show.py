@@ -27,6 +27,7 @@ def markdown(results: Results) -> str:
     paragraphs = [about(results)]
     for part, title in (
         ("networks", "Networks"), ("operators", "Operators"), ("growth", "How the cost grows"),
+        ("sessions", "Sessions"),
     ):  # fmt: skip
         if groups := results.of(part):
             paragraphs += [f"### {title}", *PRINTERS[part](groups)]
@@ -127,6 +128,20 @@ def _growth(groups: dict[str, Group]) -> Iterator[str]:
 def _named(way: str) -> str:
     network, library = way.split(" · ")
     return f"{NAMES[network]}, {library}"
+
+
+# ── Sessions
+
+
+def _sessions(groups: dict[str, Group]) -> Iterator[str]:
+    for name, group in groups.items():
+        yield f"**{_title(name)}**, PWC-Net-GOCor, {_rounds(group)}"
+        columns = [NAMES.get(case, case) for case in group.cases]
+        rows = [[way, *(_time(group.find(case, way)) for case in group.cases)] for way in group.ways]
+        if any(row.peak_memory_mib for row in group.rows):
+            columns.append("MiB")
+            rows = [[*cells, _memory(group.find(group.cases[0], cells[0]))] for cells in rows]
+        yield table(["", *columns], rows)
 
 
 # ── Aims
@@ -241,4 +256,4 @@ def plots(results: Results, folder: Path) -> list[Path]:
     return paths
 
 
-PRINTERS = {"networks": _networks, "operators": _operators, "growth": _growth}
+PRINTERS = {"networks": _networks, "operators": _operators, "growth": _growth, "sessions": _sessions}

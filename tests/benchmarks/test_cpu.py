@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_models import save_toy
 
 from gocor.core.errors import ConfigError, ModelError
+from gocor.runtime.sample_pair import sample_pair
+from gocor.runtime.session import load as load_estimator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import cpu
-from on_cpu import aims, growth, networks, operators, plan, show
+from on_cpu import aims, growth, networks, operators, plan, sessions, show
 from on_cpu.plan import ORT, SHIFTS, Entries, Entry, Plan, measure
 from on_cpu.results import Group, Results, Row, load
 from on_cpu.workshop import Workshop
@@ -84,6 +87,23 @@ def test_every_aim_is_in_a_group_that_is_measured() -> None:
 def test_the_aims_figures_are_medians_of_enough_rounds() -> None:
     plans = {p.name: p for p in networks.plans(False, None)}
     assert plans["PWC-Net 384×512"].rounds >= 15
+
+
+@pytest.mark.parametrize("name", sessions.OPTIONS)
+def test_a_session_differs_in_one_option_and_not_in_its_result(name: str, tmp_path: Path) -> None:
+    model = save_toy(tmp_path / "m.onnx")
+    session = sessions.open_with(name, model, 2)
+    images = dict(zip(("reference", "query"), sample_pair(32, 64)[:2], strict=True))
+    flow = session.run(None, {key: image[None] for key, image in images.items()})[0]
+    with load_estimator(model) as estimator:
+        np.testing.assert_array_equal(flow[0], estimator(*images.values()))
+    ours, options = sessions.open_with(sessions.OURS, model, 2), session.get_session_options()
+    facts = [
+        (o.graph_optimization_level, o.enable_cpu_mem_arena, o.enable_mem_pattern, o.intra_op_num_threads)
+        for o in (ours.get_session_options(), options)
+    ]
+    written = "spin" in name or "pre-packed" in name  # as text, which cannot be listed
+    assert (facts[0] == facts[1]) == (written or name == sessions.OURS)
 
 
 def test_tables() -> None:
