@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-native test-engines lint lint-native format types ptx plugins bench wheel clean
+.PHONY: help setup demo test test-slow test-batch test-native test-engines test-load fuzz lint lint-native format types ptx plugins bench wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,20 @@ test: $(READY)  ## the fast tests
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-batch: $(READY)  ## batches that are killed 50 times, and batches on a Ray cluster (installs Ray): ten minutes
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/runtime/batch $(PYTEST_ARGS)
+
+test-load: $(READY)  ## ten thousand estimates in a row and by eight threads, in every library; an hour on two cores
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k many_estimates tests/runtime/test_load.py \
+		tests/runtime/test_cpp_library.py $(PYTEST_ARGS)
+
+FUZZ_ARGS ?=
+
+fuzz: $(READY)  ## damaged files for everything that reads one: a hundred thousand, or a minute; half an hour
+	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k sanitizers tests/runtime/test_cpp_library.py
 
 test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser and builder: seconds, sizes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/export/test_engine_networks.py $(PYTEST_ARGS)
