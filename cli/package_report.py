@@ -1,6 +1,6 @@
 """What commands print about packages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gocor.calibration.packaging.build import BuildReport
     from gocor.runtime.package import Package
-    from gocor.runtime.package_check import ModelCheck, PackageReport
+    from gocor.runtime.package_check import ModelCheck, PackageReport, Result
     from gocor.runtime.package_inspection import PackageInspection
 
 _STYLES = {"passed": "green", "failed": "red", "not run": "yellow"}
@@ -67,11 +67,20 @@ def print_check(report: "PackageReport") -> None:
         print_line(path, reason, style="red")
     if (rest := len(report.differences) - _SHOWN) > 0:
         print_line("and", f"{rest} more; --json has all", style="red")
-    for check in report.models:
-        if check.reason:
-            print_line(check.path, f"{check.result}: {check.reason}", _STYLES[check.result])
+    _print_reasons(report.models, "failed")
+    _print_reasons(report.models, "not run")
     if not counts["passed"] and not counts["failed"]:
         print_line("note", "no model could be run here, so nothing is known about their flows", "cyan")
+
+
+def _print_reasons(checks: "Sequence[ModelCheck]", result: "Result") -> None:
+    """Why models have a result, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for check in checks:
+        if check.result == result:
+            reasons.setdefault(check.reason, []).append(check.path.removeprefix("models/"))
+    for reason, paths in reasons.items():
+        print_line(result, f"{', '.join(paths)}: {reason}", _STYLES[result])
 
 
 def _differing(count: int) -> str:
@@ -147,9 +156,7 @@ def print_built(report: "BuildReport", json: bool) -> None:
         print_json(report)
         return
     print_figures(_checks_table(report.check.models))
-    for check in report.check.models:
-        if check.result == "not run":
-            print_line(check.path, f"not run here, and so not verified: {check.reason}", "yellow")
+    _print_reasons(report.check.models, "not run")
     count = len(report.package.files) + 1
     facts: dict[str, object] = {
         "package": report.path,

@@ -1,13 +1,12 @@
 """What the light parts of the package may need, tried in a Python that has nothing else."""
 
 import ast
-import json
-import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from other_python import in_python_with
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -19,43 +18,6 @@ RUNTIME = sorted(
     ".".join(("gocor", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for path in (ROOT / "runtime").rglob("*.py")
 )
-
-# Run first in the other Python: third-party modules outside the list cannot be imported.
-BLOCK = """
-import importlib.metadata, json, re, sys
-
-def closure(names):
-    found, todo = set(), list(names)
-    while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name not in found:
-            found.add(name)
-            try:
-                needed = importlib.metadata.requires(name) or []
-            except importlib.metadata.PackageNotFoundError:
-                continue
-            todo += [re.match(r"[\\w.-]+", n)[0] for n in needed if "extra ==" not in n]
-    return found
-
-allowed = closure(json.loads(sys.argv[1]))
-homes = importlib.metadata.packages_distributions()
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        owners = {re.sub(r"[-_.]+", "-", o).lower() for o in homes.get(name.split(".")[0], [])}
-        if owners and not owners & (allowed | {"gocor-deploy"}):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-sys.argv = ["gocor", *sys.argv[2:]]
-"""
-
-
-def in_python_with(packages: list[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BLOCK + code, json.dumps(packages), *arguments],
-        capture_output=True, text=True, cwd="/", timeout=120,
-    )  # fmt: skip
 
 
 def test_the_other_python_lacks_what_it_should() -> None:

@@ -80,6 +80,9 @@ def build_package(
     config.check(pairs)
     for height, width in config.sizes:
         ExportConfig(height, width, config.batch).check(network.spec)
+    if config.dynamic:
+        height, width = network.spec.working_size(*config.sizes[0])
+        ExportConfig(height, width, config.batch, "tensors", dynamic=config.dynamic).check(network.spec)
     if network.info is None or network.info.path is None:
         raise ConfigError("network", "has no checkpoint file to be made again from", "load_network(path)")
     _check_place(path, config.overwrite)
@@ -162,7 +165,7 @@ class _Build:
         guide = Guide(name, made, pairs, hashes, self._licence, self._ranges())
         write_text(self.root / "README.md", readme(guide))
         write_text(self.root / "reproduce.sh", script(guide))
-        write_text(self.root / "requirements.txt", requirements())
+        write_text(self.root / "requirements.txt", requirements(guide.models))
 
     def _ranges(self) -> str:
         """The options that 8-bit models were calibrated with, for people."""

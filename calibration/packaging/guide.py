@@ -10,12 +10,28 @@ from dataclasses import dataclass
 from gocor.calibration.packaging.models import Made
 from gocor.core.version import __version__
 from gocor.export.weights import BUILT_IN
-from gocor.runtime.environment import REPORTED, version
+from gocor.runtime.environment import version
 from gocor.runtime.metadata import ModelMetadata
-from gocor.runtime.package import PackagedModel, PackagedPair, PackagedPrecision
+from gocor.runtime.package import PackagedBackend, PackagedModel, PackagedPair, PackagedPrecision
 
-# What has a say in the bytes of a model, beside what reports name anyway.
-PINNED = (*REPORTED, "onnxscript", "safetensors", "scikit-image", "onnx-ir", "scipy")
+# What has a say in the bytes of models, and in what is built of them.
+PINNED = (
+    "numpy",
+    "pillow",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx-ir",
+    "onnxruntime",
+    "safetensors",
+    "polygraphy",
+)
+PINNED_FOR: dict[PackagedBackend, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt", "cuda-python"),
+    "tensorrt-rtx": ("tensorrt-rtx", "cuda-python"),
+}
+PINNED_FOR_INT8 = ("scikit-image", "scipy")  # generated pairs
 REMARK = (
     "Whoever has a licence to the checkpoint has the same to these models, and no other: they are made of "
     "it. The official GOCor, GLU-Net and PWC-Net checkpoints are for non-commercial use only."
@@ -65,9 +81,12 @@ def remark(checkpoint: str) -> str:
     return DEMO_REMARK if checkpoint.removesuffix(".safetensors") in BUILT_IN else REMARK
 
 
-def requirements() -> str:
+def requirements(models: Sequence[PackagedModel]) -> str:
     """``requirements.txt``: the versions that the package was made with."""
-    lines = [f"{name}=={release(name)}" for name in PINNED if version(name)]
+    names = [*PINNED, *(name for model in models for name in PINNED_FOR.get(model.backend, ()))]
+    if any(model.metadata.int8 for model in models):
+        names += PINNED_FOR_INT8
+    lines = [f"{name}=={release(name)}" for name in dict.fromkeys(names) if version(name)]
     python = platform.python_version()
     head = f"# What made this package, beside gocor-deploy {__version__} itself, with Python {python}."
     return "\n".join([head, *lines, ""])
@@ -111,7 +130,7 @@ you this folder can tell you the SHA-256 of `package.json`: `gocor verify . --sh
 import gocor
 from gocor.runtime.images import load_image
 
-with gocor.load({folder!r}) as estimator:
+with gocor.load(".") as estimator:
     reference, query = load_image("{reference}"), load_image("{query}")
     flow = estimator(reference, query)  # uint8 RGB (H, W, 3) → float32 (2, H, W)
     print(flow.shape, estimator.chosen.model.path, estimator.chosen.why)
@@ -173,7 +192,7 @@ def readme(guide: Guide) -> str:
     return _README.format(
         title=re.sub(r"[#`\n]", "", guide.name), network=described.network, checkpoint=guide.checkpoint,
         counts=f" (GOCor iterations: {iterations})" if iterations else "", version=__version__,
-        licence=guide.licence, rows="\n".join(map(_row, models)), extras=",".join(extras), folder=".",
+        licence=guide.licence, rows="\n".join(map(_row, models)), extras=",".join(extras),
         reference=pair.reference, query=pair.query, pair=pair.reference.rpartition("/")[0],
         cmake=_cmake(cpp_model), cpp_model=cpp_model.path, cpp_note=_cpp_note(cpp_model),
         argument="" if guide.checkpoint in BUILT_IN else f" {shlex.quote(guide.checkpoint)}",

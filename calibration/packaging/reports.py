@@ -212,7 +212,9 @@ def _page(
     ]  # fmt: skip
     if not_run := [check for check in verified if check.report is None]:
         lines += ["", "Not run where the package was made, and so not verified by it:", ""]
-        lines += [f"- `{check.path}`: {check.reason}" for check in not_run]
+        for reason in dict.fromkeys(check.reason for check in not_run):
+            paths = ", ".join(f"`{check.path}`" for check in not_run if check.reason == reason)
+            lines.append(f"- {paths}: {reason}")
     return "\n".join([*lines, *_precision_page(precisions)]) + "\n"
 
 

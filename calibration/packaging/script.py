@@ -8,7 +8,9 @@ from gocor.calibration.packaging.models import CHECKPOINT, PACKAGE
 from gocor.core.version import __version__
 from gocor.export.weights import BUILT_IN
 
-_RESTORED = (".onnx", ".xml", ".bin")  # equal bytes for equal input; engines are tuned anew each time
+# What has equal bytes for equal input. Engines are tuned anew each time, and OpenVINO numbers what is in its
+# graphs (.xml) by what the process did before; their weights (.bin) stay.
+_RESTORED = (".onnx", ".bin")
 _GIVEN = """\
 : "${1:?the checkpoint, and a folder to write}"
 CHECKPOINT=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"""
@@ -20,8 +22,8 @@ _SCRIPT = """\
 #
 # The checkpoint is {checkpoint},
 # SHA-256 {sha256}. Writes nothing into the package.
-# Versions: pip install -r requirements.txt, and gocor-deploy {version}. With other versions the models are as
-# good, and their bytes may differ; ANY_VERSIONS=1 lets them through.
+# Versions: pip install -r requirements.txt, and gocor-deploy {version}. With others the bytes of models may
+# differ; ANY_VERSIONS=1 lets them through.
 set -euo pipefail
 
 PACKAGE=$(cd "$(dirname "$0")" && pwd)
@@ -51,7 +53,7 @@ cd "$OUTPUT"
 # Every model against PyTorch, on the pairs of this package.
 {verifications}
 
-# The same bytes?
+# The same bytes? (Graphs of OpenVINO and engines differ from one time to the next.)
 sha256sum --check <<'END'
 {hashes}
 END
