@@ -47,6 +47,16 @@ fuzz: $(READY)  ## damaged files for everything that reads one: a hundred thousa
 	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k sanitizers tests/runtime/test_cpp_library.py
 
+test-load: $(READY)  ## ten thousand estimates in a row and by eight threads, in every library; an hour on two cores
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k many_estimates tests/runtime/test_load.py \
+		tests/runtime/test_cpp_library.py $(PYTEST_ARGS)
+
+FUZZ_ARGS ?=
+
+fuzz: $(READY)  ## damaged files for everything that reads one: a hundred thousand, or a minute; half an hour
+	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k sanitizers tests/runtime/test_cpp_library.py
+
 test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser and builder: seconds, sizes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/export/test_engine_networks.py $(PYTEST_ARGS)
 

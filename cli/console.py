@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gocor.core.errors import visible
 from gocor.runtime.report import to_json
 
 _PIPE_WIDTH = 160  # rich takes 80 columns for a pipe and would break paths in two
@@ -48,7 +49,7 @@ def examples(*commands: str) -> str:
 
 def print_line(label: str, text: object, style: str) -> None:
     """Prints ``label: text`` on stderr as one line, whatever the width of the terminal."""
-    stderr.print(Text(f"{label}: {text}", style=style), soft_wrap=True)
+    stderr.print(Text(visible(f"{label}: {text}"), style=style), soft_wrap=True)
 
 
 def print_json(report: object) -> None:
@@ -63,7 +64,7 @@ def facts_table(facts: Mapping[str, Any], title: str | None = None) -> Table:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None:
-            table.add_row(name, Text(str(value)))
+            table.add_row(name, Text("\n".join(map(visible, str(value).split("\n")))))
     return table
 
 

@@ -13,15 +13,15 @@ class GocorError(Exception):
     def __init__(self, where: object, got: str, expected: str = "") -> None:
         self.where, self.got, self.expected = str(where), got, expected
         text = f"{where}: {got}; {expected}" if expected else f"{where}: {got}"
-        super().__init__(_visible(" ".join(text.split())))
+        super().__init__(visible(" ".join(text.split())))
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         """Lets the error travel between processes: by default only its text would, in one argument."""
         return type(self), (self.where, self.got, self.expected)
 
 
-def _visible(text: str) -> str:
-    """Text that a terminal shows and does not obey: files that errors quote may hold escape sequences."""
+def visible(text: str) -> str:
+    """A line that a terminal shows and does not obey: files that it quotes may hold escape sequences."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_models import METADATA, save_toy
+from toy_models import METADATA, metadata, save_toy
 
 import gocor
 from gocor.core.errors import ConfigError, GocorError, ImageError, ModelError, OutputError
@@ -346,3 +346,13 @@ def test_records_of_estimated_pairs(record: str, tmp_path: Path) -> None:
 )
 def test_messages_do_not_talk_to_the_terminal(text: str, shown: str) -> None:
     assert str(GocorError(text, "is odd")) == f"{shown}: is odd"
+
+
+def test_reports_do_not_either(tmp_path: Path, invoke: Any) -> None:
+    path = save_toy(
+        tmp_path / "toy.onnx", metadata(checkpoint="a\x1b]0;owned\x07[red]", gocor_version="\x1b[2J")
+    )
+    code, out, _ = invoke("inspect", path)
+    assert code == 0
+    assert r"a\x1b]0;owned\x07[red]" in out
+    assert out.replace("\n", "").isprintable()

@@ -808,3 +808,46 @@ def test_damaged_manifests_by_the_thousand(built: Path, xml: Path) -> None:
     done = run([built / "harness", "fuzz", xml, "2000"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" of 2000 refused\n")
+
+
+# ── worn down
+
+
+def stress(folder: Path, command: str, model: Path, *numbers: int) -> str:
+    """What a program says that calls the library with more than is good for it."""
+    # OpenVINO is asked for terabytes by some graphs, and has to live with there being none.
+    options = {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
+    done = run([folder / "stress", command, model, *map(str, numbers)], env=os.environ | options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_calls_and_files_by_the_thousand(built: Path, xml: Path) -> None:
+    assert stress(built, "calls", xml, 3000) == "3000 calls\n"
+    assert stress(built, "files", xml, 1000).endswith(" of 1000 refused\n")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_calls_under_sanitizers(sanitized: Path, xml: Path) -> None:
+    assert stress(sanitized, "calls", xml, 100_000) == "100000 calls\n"
+
+
+@pytest.mark.slow
+def test_damaged_files_under_sanitizers(sanitized: Path, xml: Path) -> None:
+    assert stress(sanitized, "files", xml, 15_000).endswith(" of 15000 refused\n")
+
+
+@pytest.mark.slow
+def test_damaged_graphs_under_sanitizers(sanitized: Path, xml: Path) -> None:
+    """With hashes that are right, as somebody makes them who means it."""
+    assert stress(sanitized, "graphs", xml, 2000).endswith(" of 2000 refused\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 8])
+def test_many_estimates(threads: int, built: Path, network_xml: Path) -> None:
+    """Ten thousand of PWC-Net-GOCor: all the same, in memory that stays within 2 %."""
+    report = json.loads(stress(built, "load", network_xml, 10_000, threads))
+    assert (report["different"], report["distinct"]) == (0, 4)
+    warm = report["memory"][20:]
+    assert max(warm) <= 1.02 * min(warm), warm
