@@ -35,6 +35,9 @@ def batch(
         str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engine and .xml know.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of a package's models: fp32 (default), fp16, int8.")
+    ] = None,
     format: Annotated[str, typer.Option(help="flo, kitti (16-bit PNG) or npy files, or parquet.")] = "flo",
     dtype: Annotated[str, typer.Option(help="Of flows in Parquet: float32 or float16.")] = "float32",
     pad: Annotated[bool, typer.Option("--pad", help="Pad two images of different sizes with black.")] = False,
@@ -60,7 +63,8 @@ def batch(
     on where it was. Pairs that fail are listed in failed.csv and stop nothing; the exit code is then 3.
     """
     config = BatchConfig(
-        model, output, provider, threads, format, dtype, pad, batch, shard, workers, restart, retry_failed  # type: ignore[arg-type]
+        model, output, provider, threads, precision, format, dtype, pad, batch, shard, workers,  # type: ignore[arg-type]
+        restart, retry_failed,
     )  # fmt: skip
     if ray_workers and not ray:
         raise ConfigError("--ray-workers", "was given without --ray", "--ray local, auto or HOST:PORT")

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from gocor.core.errors import ConfigError, OutputError
 from gocor.core.files import sha256, write_text, writing
 from gocor.core.reading import DOCUMENT, read_json
-from gocor.runtime.batch.index import FAILED, index_file, write_index
+from gocor.runtime.batch.index import FAILED, Outcome, index_file, write_index
 from gocor.runtime.batch.shards import (
     FLOWS,
     BatchFormat,
@@ -31,6 +31,7 @@ JOB = "job.json"  # written first: it says what the shards beside it are
 FORMATS = (*get_args(FlowFormat), "parquet")
 _LOCK = ".lock"
 _FORMAT_VERSION = 1
+_DECISIVE = ("precision", "format", "dtype", "pad", "batch", "shard")  # options that decide on the results
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class BatchConfig:
         output: folder of the job.
         provider: where to run an ``.onnx`` file: ``cpu`` when None. Other files know.
         threads: of the CPU, for the model; one for each physical core when None.
+        precision: of a package's models, ``fp32`` when None; a model has its own.
         format: of the flows: ``flo``, ``kitti`` or ``npy`` files, or ``parquet``.
         dtype: of the flows in Parquet.
         pad: pad images of two sizes to their common size; otherwise such a pair fails.
@@ -56,6 +58,7 @@ class BatchConfig:
     output: Path
     provider: str | None = None
     threads: int | None = None
+    precision: str | None = None
     format: BatchFormat = "flo"
     dtype: Dtype = "float32"
     pad: bool = False
@@ -182,10 +185,7 @@ class Job:
 
     def start(self) -> Tally:
         """What is done before the first pair of this run."""
-        total, size = self.pairs.expected, self.config.shard
-        last = (total - 1) // size
-        before = sum(total - last * size if number == last else size for number in self.finished)
-        return Tally(total, before)
+        return Tally(self.pairs.expected, sum(map(self._size, self.finished)))
 
     def pending(self) -> Iterator[Shard]:
         """Shards that are not there, in order; the list is read as they are taken."""
@@ -200,8 +200,21 @@ class Job:
         """Writes the index of the job, all of whose shards are there."""
         remove_leftovers(self.config.output)  # of actors that died; nobody is at work any more
         folder, shards = self.config.output, sorted(self.finished.items())
-        done, failed = write_index(folder, (read_shard(path) for _, path in shards), self.config.parquet)
+        done, failed = write_index(
+            folder, (self._outcomes(number, path) for number, path in shards), self.config.parquet
+        )
         return BatchReport(tally, done, failed, index_file(folder, self.config.parquet), seconds)
+
+    def _size(self, number: int) -> int:
+        """Pairs of a shard; the last one has what is left."""
+        return min(self.config.shard, self.pairs.expected - number * self.config.shard)
+
+    def _outcomes(self, number: int, path: Path) -> list[Outcome]:
+        outcomes = read_shard(path)
+        if len(outcomes) != self._size(number):
+            text = f"is damaged ({len(outcomes)} pairs instead of {self._size(number)})"
+            raise OutputError(path, text, "remove it, and its pairs are computed again")
+        return outcomes
 
     def _check_list_survives(self) -> None:
         folder, path = self.config.output.resolve(), self.pairs.path.resolve()
@@ -240,7 +253,7 @@ class Job:
             "provider": provider,
             "pairs": self.pairs.expected,
             "pairs_sha256": self.pairs.sha256,
-            **{f"--{name}": getattr(config, name) for name in ("format", "dtype", "pad", "batch", "shard")},
+            **{f"--{name}": getattr(config, name) for name in _DECISIVE},
         }
 
 
@@ -260,7 +273,8 @@ def _difference(recorded: dict[str, Any], identity: dict[str, Any]) -> str:
         "format_version": "of another version of gocor", "model_sha256": "of another model",
         "provider": f"on provider {recorded.get('provider')}", "pairs_sha256": "of another list of pairs",
     }  # fmt: skip
-    return ", ".join(said.get(name, f"with {name} {recorded.get(name)}") for name in names if name != "pairs")
+    texts = [said.get(name, f"with {name} {recorded.get(name)}") for name in names if name != "pairs"]
+    return ", ".join(texts) or said["format_version"]
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ def run_batch(
         pairs: the list.
         config: what to compute and write.
         progress: called when something was done, first with what is done before this run.
-        load: opens the model: path, provider and threads.
+        load: opens the model: path, provider, threads and precision.
 
     Raises:
         ConfigError: the folder holds another job.
@@ -48,7 +48,7 @@ def run_batch(
             progress(tally)
 
         if tally.finished < tally.total:
-            with load(config.model, config.provider, config.threads) as estimator:
+            with load(config.model, config.provider, config.threads, config.precision) as estimator:
                 for _ in Pipeline(estimator, config, note).run(job.pending()):
                     pass
         return job.finish(tally, time.monotonic() - began)

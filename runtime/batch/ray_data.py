@@ -152,7 +152,8 @@ class _Worker:
             if model_sha256(self.config.model) != self.expected_sha256:
                 where = f"{self.config.model} on {os.uname().nodename}"
                 raise ModelError(where, "is another file than where the job was started", "copy it there")
-            self._estimator = load(self.config.model, self.config.provider, self.threads)
+            config = self.config
+            self._estimator = load(config.model, config.provider, self.threads, config.precision)
         return self._estimator
 
 

@@ -7,6 +7,7 @@ another machine, computes the same.
 """
 
 import contextlib
+import csv
 import errno
 import os
 import re
@@ -212,8 +213,11 @@ def read_shard(path: Path) -> list[Outcome]:
         OutputError: the shard is not what was once written.
     """
     try:
-        return _read_parquet_part(path) if path.suffix == ".parquet" else _read_part(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        outcomes = _read_parquet_part(path) if path.suffix == ".parquet" else _read_part(path)
+        if wrong := {outcome.status for outcome in outcomes} - {"done", "failed"}:
+            raise ValueError(f"status {wrong.pop()!r}")
+        return outcomes
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, csv.Error) as error:
         hint = "remove it, and its pairs are computed again"
         raise OutputError(path, f"is damaged ({error})", hint) from error
 

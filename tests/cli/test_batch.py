@@ -55,10 +55,8 @@ def test_every_option_arrives(folder, invoke, monkeypatch):
         return BatchReport(Tally(6), 6, 0, folder / "index", 1.0)
 
     monkeypatch.setattr(command, "run_batch_on_ray", compute)
-    options = (
-        "--provider cpu --threads 2 --format parquet --dtype float16 --pad --batch 3 --shard 7 --workers 4"
-    )
-    options += " --restart --retry-failed --ray auto --ray-workers 5"
+    options = "--provider cpu --threads 2 --precision fp16 --format parquet --dtype float16 --pad --batch 3"
+    options += " --shard 7 --workers 4 --restart --retry-failed --ray auto --ray-workers 5"
     assert invoke("batch", *f"--pairs pairs.csv -o out --model m.onnx {options}".split())[0] == 0
     config = given.config
     assert (str(config.model), str(config.output), config.provider, config.threads) == (
@@ -67,6 +65,7 @@ def test_every_option_arrives(folder, invoke, monkeypatch):
         "cpu",
         2,
     )
+    assert config.precision == "fp16"
     assert (config.format, config.dtype, config.pad, config.batch) == ("parquet", "float16", True, 3)
     assert (config.shard, config.workers, config.restart, config.retry_failed) == (7, 4, True, True)
     assert (given.pairs, given.ray.address, given.ray.workers) == (6, "auto", 5)

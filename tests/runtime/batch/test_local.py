@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -327,8 +328,18 @@ def test_folders_that_hold_something_else(run, tmp_path):
             ConfigError, match=r"out: holds a folder flows, and no readable job\.json that says"
         ):
             run(**options)
-    (tmp_path / "out" / "job.json").write_text('{"half')
-    with pytest.raises(ConfigError, match=r"no readable job\.json"):
+    for text in ('{"half', "[1]", "[" * 100_000):
+        (tmp_path / "out" / "job.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"no readable job\.json"):
+            run()
+
+
+def test_a_job_of_a_later_version(run, tmp_path):
+    write_list(tmp_path, 1)
+    run()
+    record = json.loads((tmp_path / "out" / "job.json").read_text())
+    (tmp_path / "out" / "job.json").write_text(json.dumps(record | {"later": 1}))
+    with pytest.raises(ConfigError, match="out: holds a batch of another version of gocor; another folder"):
         run()
 
 
@@ -381,11 +392,29 @@ def test_an_index_that_does_not_fit_on_the_disk(run, tmp_path):
 def test_a_shard_that_somebody_damaged(run, tmp_path):
     write_list(tmp_path, 8)
     run()
-    (tmp_path / "out" / "flows" / "000001" / "index.csv").write_text("name,size\nx,1\n")
-    with pytest.raises(
-        OutputError, match=r"flows/000001: is damaged .*; remove it, and its pairs are computed"
+    part = tmp_path / "out" / "flows" / "000001" / "index.csv"
+    good = part.read_text()
+    for text in (
+        "name,size\nx,1\n",
+        good.replace("done", "eaten"),
+        good.replace(",16,", ",x,"),
+        good[:-80],
+        '"' * 99,
     ):
-        run()
+        part.write_text(text)
+        with pytest.raises(OutputError, match=r"flows/000001: is damaged .*; remove it, and its pairs are"):
+            run()
+    shutil.rmtree(part.parent)
+    assert run().tally == Tally(8, 4, 4)
+
+
+def test_a_parquet_file_that_somebody_damaged(run, tmp_path):
+    pytest.importorskip("pyarrow")
+    write_list(tmp_path, 8)
+    run(format="parquet")
+    (tmp_path / "out" / "flows" / "000001.parquet").write_text("no Parquet")
+    with pytest.raises(OutputError, match=r"flows/000001\.parquet: is damaged .*; remove it, and its pairs"):
+        run(format="parquet")
 
 
 def test_a_bounded_number_of_pairs_is_on_the_way(run, tmp_path, estimator, monkeypatch):
