@@ -13,6 +13,7 @@ from toy_models import METADATA, metadata, save_toy
 
 import gocor
 from gocor.core.errors import ConfigError, GocorError, ImageError, ModelError, OutputError
+from gocor.core.reading import LIMITS
 from gocor.runtime.flow import read_flow
 from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.pairs import find_pairs
@@ -115,6 +116,12 @@ def test_json_of_files_is_read_by_one_function() -> None:
         if name in ("json.load", "json.loads") and file.split("/")[0] in LAYERS
     }
     assert readers <= ours | just_written
+
+
+def test_the_page_tells_of_every_limit() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    for limit in LIMITS:
+        assert f"| {limit.mebibytes} MiB | `{limit.variable}` |" in page
 
 
 # ── metadata and manifests

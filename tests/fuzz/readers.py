@@ -7,7 +7,8 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -486,3 +487,113 @@ def read_record(path: Path) -> object:
     path.with_name("flow.flo").touch()
     record = run._read_record(path.parent)
     return run._done(record, RECORD["identity"], "pair", path.parent)
+
+
+# ── batches, packages, videos
+
+
+def shard_files(folder: Path, format: str) -> Iterator[Path]:
+    from gocor.runtime.batch.index import failed
+    from gocor.runtime.batch.shards import open_shard
+    from gocor.runtime.pairs import file_pair
+
+    pairs = [file_pair(name, Path("a.png"), Path(f"{name}.png")) for name in ("first", "second, too", "ü")]
+    shard = open_shard(folder, 0, format, "float32")  # type: ignore[arg-type]
+    outcomes = [shard.add(pair, np.ones((2, 3, 4), np.float32), 0.25) for pair in pairs[:2]]
+    shard.finish([*outcomes, failed(pairs[2], "is truncated\nor so")])
+    yield shard.final / "index.csv" if format == "flo" else shard.final
+
+
+@reader("shard of flow files", ".csv", TEXT, partial(shard_files, format="flo"))
+def read_file_shard(path: Path) -> object:
+    folder = path.with_name("000000")
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / "index.csv")
+    return read_outcomes(folder)
+
+
+@reader("shard in Parquet", ".parquet", BYTES, partial(shard_files, format="parquet"))
+def read_outcomes(path: Path) -> object:
+    from gocor.runtime.batch.index import write_index
+    from gocor.runtime.batch.shards import read_shard
+
+    outcomes = read_shard(path)
+    return write_index(path.parent, [outcomes], parquet=False)
+
+
+@reader(
+    "record of a batch", ".json", JSON, texts(json.dumps({"format_version": 1, "pairs": 3, "--shard": 100}))
+)
+def read_job(path: Path) -> object:
+    from gocor.runtime.batch import job
+
+    shutil.copy(path, path.with_name(job.JOB))
+    recorded = job._read_record(path.parent)
+    identity = {"format_version": 1, "pairs": 4, "--shard": 100}
+    return None if recorded in (None, identity) else job._difference(recorded, identity)
+
+
+def parquet_lists(folder: Path) -> Iterator[Path]:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = {"reference": ["a.png", "b.png"], "query": ["b.png", "a.png"], "name": ["x", None], "n": [1, 2]}
+    for index, compression in enumerate(("none", "snappy")):
+        path = folder / f"{index}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(table), path, compression=compression)
+        yield path
+
+
+def read_pair_list(path: Path) -> object:
+    from gocor.runtime.pairs import PairList
+
+    pairs = PairList(path)
+    names = [pair.name for pair in pairs]
+    assert len(set(names)) == pairs.expected
+    return names
+
+
+reader("list of pairs, Parquet", ".parquet", BYTES, parquet_lists)(read_pair_list)
+reader("list of pairs, CSV", ".csv", TEXT, PAIRS)(read_pair_list)
+
+
+def package_indices(folder: Path) -> Iterator[Path]:
+    from packages import make_package
+
+    yield make_package(folder / "package").index
+
+
+@reader("index of a package", ".json", JSON, package_indices)
+def read_package(path: Path) -> object:
+    """With a seal that is right again, where there is one."""
+    from gocor.core.reading import parse_json
+    from gocor.runtime import package
+
+    with contextlib.suppress(ValueError):
+        if isinstance(values := parse_json(path.read_text("utf-8")), dict):
+            values.pop("sha256", None)
+            path.write_text(package._sealed(values), "utf-8")
+    shutil.copy(path, path.with_name(package.INDEX))
+    found = package.Package.read(path.parent)
+    for model in found.models:
+        use_metadata(model.metadata)
+        found.pairs_for(model)
+    return list(found.differences()), found.sizes, found.to_json()
+
+
+def videos(folder: Path) -> Iterator[Path]:
+    import cv2
+
+    path = folder / "a.avi"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 16))  # type: ignore[attr-defined]
+    for _ in range(4):
+        video.write(SEEDED.integers(0, 256, (16, 32, 3), np.uint8))
+    video.release()
+    yield path
+
+
+@reader("video", ".avi", BYTES, videos, library=True)
+def read_video(path: Path) -> object:
+    from gocor.runtime.pairs import VideoPairs
+
+    return [pair.load()[0].shape for pair in islice(VideoPairs(path), 20)]

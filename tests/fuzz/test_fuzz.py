@@ -14,6 +14,8 @@ from fuzz.readers import READERS
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
 pytest.importorskip("openvino")
+pytest.importorskip("pyarrow")
+pytest.importorskip("cv2")
 COUNT = 1000
 
 
@@ -32,5 +34,5 @@ def test_a_damaged_file_is_read_or_refused(name: str, outcomes: dict[str, dict[s
     outcome = outcomes[name]
     assert outcome["failures"] == []
     assert outcome["read"] + outcome["refused"] >= COUNT
-    if name != "record of an estimated pair":  # which is computed again then
+    if not name.startswith("record of"):  # what a damaged one is about is computed again
         assert outcome["refused"] > COUNT / 10
