@@ -387,8 +387,8 @@ def _check(package: Package) -> None:
         raise ValueError("a path stands twice")
     if not package.models or len(paths) > MOST_FILES:
         raise ValueError(f"{len(package.models)} models, {len(paths)} files")
-    named = [*package.models, *package.pairs]
-    if missing := {path for one in named for path in one.files} - set(paths):
+    named = [one.files for one in package.models] + [one.files for one in package.pairs]
+    if missing := {path for files in named for path in files} - set(paths):
         raise ValueError(f"no hash of {sorted(missing)[0]}")
     for model in package.models:
         if model.files[:1] != (model.path,) or Path(model.path).suffix != SUFFIXES[model.backend]:

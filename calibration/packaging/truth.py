@@ -20,7 +20,7 @@ from gocor.runtime.preprocess import resize_images
 from gocor.runtime.sample_pair import sample_pair
 
 BUILT_IN, GIVEN = 2, 4  # pairs for each size; of those that a user gives, at most
-PAIRS = "pairs"
+PAIRS, FILES = "pairs", ("reference.png", "query.png", "flow.npy")
 
 
 def write_truth(
@@ -45,15 +45,16 @@ def write_truth(
     height, width = size
     folder, found = f"{PAIRS}/{height}x{width}", []
     for number, (name, images) in enumerate(_images(network, size, pairs, samples), start=1):
-        paths = [f"{folder}/{number}/{file}" for file in ("reference.png", "query.png", "flow.npy")]
-        for path, image in zip(paths, images, strict=False):
+        reference, query, truth = (f"{folder}/{number}/{file}" for file in FILES)
+        for path, image in zip((reference, query), images, strict=True):
             save_image(root / path, image)
         flow = estimate_flow(network, *images)
         if bad := int(np.count_nonzero(~np.isfinite(flow))):
             got = f"its flow holds NaN or infinity in {bad:,} of {flow.size:,} values in PyTorch itself"
             raise ModelError(f"pair {name}", got, "look at the weights and at the pair")
-        write_flow(root / paths[2], flow)
-        found.append(PackagedPair(name, height, width, *paths, _score(network, images)))
+        write_flow(root / truth, flow)
+        score = _score(network, images)
+        found.append(PackagedPair(name, height, width, reference, query, truth, score))
     rows = [f"{n}/reference.png,{n}/query.png,{n}" for n in range(1, len(found) + 1)]
     write_text(root / folder / "pairs.csv", "\n".join(["reference,query,name", *rows, ""]))
     return found
