@@ -78,7 +78,15 @@ def examine() -> DoctorReport:
     engines = [Capability(name, not hint, hint) for name, hint in probe_engines().items()]
     export = _from_extras("export", found, "export")
     verify = _from_extras("verify", found, "verify", "export", "cpu")
-    others = [_from_extras("video files", found, "video"), _from_extras("bench --plot", found, "plot")]
+    others = [
+        _from_extras(name, found, extra)
+        for name, extra in (
+            ("video files", "video"),
+            ("bench --plot", "plot"),
+            ("lists and batches in Parquet", "parquet"),
+            ("batch --ray", "ray"),
+        )
+    ]
     here = machine()
     return DoctorReport(
         machine=here,

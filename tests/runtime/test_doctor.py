@@ -122,6 +122,7 @@ def test_what_to_install_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
         Package("export", "onnx>=1.19", "onnx 1.23", True),
         Package("verify", "polygraphy>=0.49", "", False),
         Package("plot", "matplotlib>=3.8", "matplotlib 3.11", True),
+        Package("ray", "ray>=2.49", "", False),
     ]
     monkeypatch.setattr(doctor, "packages", lambda: found)
     monkeypatch.setattr(doctor, "probe_providers", lambda: {"cpu": "", "cuda": "no GPU"})
@@ -142,6 +143,8 @@ def test_what_to_install_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
         'pip install "gocor-deploy[verify,export]"',
         "video files": "",
         "bench --plot": "",
+        "lists and batches in Parquet": "",
+        "batch --ray": 'ray>=2.49 is missing; pip install "gocor-deploy[ray]"',
     }
     assert all(c.works == (not c.hint) for c in report.capabilities)
 
