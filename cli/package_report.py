@@ -62,7 +62,8 @@ def print_check(report: "PackageReport") -> None:
     said = ", ".join(f"{count} {result}" for result, count in counts.items() if count)
     files = f"{report.files} files, {_differing(len(report.differences))}"
     verdict = Text("PASSED", "green") if report.passed else Text("FAILED", "red")
-    stdout.print(verdict, f"models: {said}; {files}; package.json is {report.index_sha256}", soft_wrap=True)
+    stdout.print(verdict, f"models: {said}; {files}", soft_wrap=True)
+    stdout.print(f"SHA-256 of package.json: {report.index_sha256}", soft_wrap=True)
     for path, reason in list(report.differences.items())[:_SHOWN]:
         print_line(path, reason, style="red")
     if (rest := len(report.differences) - _SHOWN) > 0:

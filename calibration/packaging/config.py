@@ -83,6 +83,8 @@ class PackageConfig:
         self._check_tolerance()
 
     def _check_calibration(self, pairs: PairSource | None) -> None:
+        if self.samples < 1:
+            raise ConfigError("--samples", f"is {self.samples}", "at least 1")
         if "int8" not in self.precisions:
             if self.synthetic is not None:
                 raise ConfigError("--synthetic", "is to calibrate with", "add int8 to --precision")

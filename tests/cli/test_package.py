@@ -262,6 +262,7 @@ SIZED = "package {checkpoint} -o out --size 64x64 "
         (SIZED + "--tolerance 0 --precision fp16", "--tolerance: is 0.0; pixels above 0, such as 0.2"),
         (SIZED + "--licence \n", "--licence: is no line of text; one line, of at most 1000 characters"),
         (SIZED + "--dynamic depth", "--dynamic: has 'depth'; some of batch,height,width"),
+        (SIZED + "--samples 0", "--samples: is 0; at least 1"),
         (SIZED + "--batch 0", "--batch: is 0; at least 1"),
         (SIZED + "--backend tensorrt", "{tensorrt}"),
         ("package {checkpoint} -o out --size 64", "--size: is '64'; height x width in pixels, as 384x512"),
