@@ -17,6 +17,10 @@ def save_sampler(path: Path, described: ModelMetadata) -> Path:
     from onnx import helper, parser
 
     model = parser.parse_model(_text(described))
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:  # "height/4", which is no word in ONNX's text format
+                dim.dim_param = dim.dim_param.replace("_over_", "/")
     helper.set_model_props(model, described.to_properties())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -49,11 +53,11 @@ def _text(described: ModelMetadata) -> str:
     dtypes = {"uint8": "uint8", "float32": "float"}
     shapes = dict.fromkeys(described.output_names, described.flow.shape)
     shapes |= {ORIENTATION_SCORE: described.flow.shape[:1]}
-    inputs = ", ".join(f"{dtypes[i.dtype]}{_dims(i.shape)} {i.name}" for i in described.inputs)
-    outputs = ", ".join(f"float{_dims(shapes[name])} {name}" for name in described.output_names)
+    inputs = ", ".join(f"{dtypes[i.dtype]}{_sizes(i.shape)} {i.name}" for i in described.inputs)
+    outputs = ", ".join(f"float{_sizes(shapes[name])} {name}" for name in described.output_names)
     header = '<ir_version: 9, opset_import: ["" : 19]>'
     return "\n".join([f"{header} sampler ({inputs}) => ({outputs}) {{", *lines, "}"])
 
 
-def _dims(shape: Sequence[int | str]) -> str:
-    return "[" + ", ".join(str(size).replace("/", "_") for size in shape) + "]"
+def _sizes(shape: Sequence[int | str]) -> str:
+    return "[" + ", ".join(str(size).replace("/", "_over_") for size in shape) + "]"

@@ -226,7 +226,7 @@ gocor_status gocor_enqueue(const gocor_estimator* estimator, const void* referen
                                  instead + "; or gocor export --io images");
         }
         gocor::LentLane lent(estimator->lanes);
-        lent.prepare(estimator->model->metadata);
+        lent.prepare(estimator->model->metadata.usual());
         if (!lent.lane().enqueue(references, queries, flow, stream)) {
             throw gocor::Failure(GOCOR_UNAVAILABLE, "gocor_enqueue",
                                  "is for engines, not for " + estimator->model->backend, instead);

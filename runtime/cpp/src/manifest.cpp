@@ -1,20 +1,17 @@
 #include "manifest.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <map>
-#include <system_error>
 
 #include "error.h"
+#include "reading.h"
 #include "sha256.h"
 
 namespace gocor {
 namespace {
 
 constexpr std::int64_t FORMAT = 1;
-constexpr std::size_t LARGEST_MANIFEST = 1 << 20;
 
 Failure damaged(const std::string& path, const std::string& kind, const std::string& reason) {
     return bad_model(path, "is a damaged " + kind + " manifest (" + reason + ")", "build the " + kind + " again");
@@ -68,22 +65,6 @@ void fill(Manifest& manifest, const std::string& where) {
 
 }  // namespace
 
-std::string read_file(const std::string& path, const std::string& what) {
-    errno = 0;
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
-    std::string content;
-    // A folder opens, too, and says that it is as long as there are numbers.
-    if (size >= 0 && size < std::streamoff{1} << 40) {
-        content.resize(static_cast<std::size_t>(size));
-        file.seekg(0);
-        if (file.read(content.data(), size)) return content;
-    }
-    if (errno == ENOENT) throw bad_model(path, "no such file", what);
-    throw bad_model(path, "cannot be read (" + std::generic_category().message(errno != 0 ? errno : EISDIR) + ")",
-                    what);
-}
-
 Manifest read_manifest(const std::string& path, const std::string& kind) {
     const std::string where = path + ".json";
     if (!std::ifstream(where)) {
@@ -91,12 +72,11 @@ Manifest read_manifest(const std::string& path, const std::string& kind) {
         throw bad_model(path, "has no manifest " + name + " beside it",
                         "copy both files, or build the " + kind + " again: gocor build");
     }
-    return parse_manifest(read_file(where, "copy it again"), path, kind);
+    return parse_manifest(read_file(where, "copy it again", MANIFEST_LIMIT), path, kind);
 }
 
 Manifest parse_manifest(const std::string& text, const std::string& path, const std::string& kind) {
     const std::string where = path + ".json";
-    if (text.size() > LARGEST_MANIFEST) throw damaged(where, kind, std::to_string(text.size()) + " bytes");
     Manifest manifest;
     manifest.path = path;
     manifest.kind = kind;

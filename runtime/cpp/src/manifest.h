@@ -11,9 +11,6 @@
 
 namespace gocor {
 
-// The bytes of a file, which is `what` in the message that it is missing.
-std::string read_file(const std::string& path, const std::string& what);
-
 // Facts about a built file, checked on the way in.
 struct Manifest {
     std::string path;             // of the file

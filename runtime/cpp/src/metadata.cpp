@@ -127,9 +127,14 @@ std::string in_words(const std::vector<Tensor>& tensors) {
     return text.empty() ? "none" : text;
 }
 
-Metadata Metadata::for_images(std::int64_t count, Size images) const {
+Metadata Metadata::usual() const {
     Metadata fixed = *this;
     fixed.dynamic.clear();
+    return fixed;
+}
+
+Metadata Metadata::for_images(std::int64_t count, Size images) const {
+    Metadata fixed = usual();
     const Size wanted = {spec->working_side(images.height), spec->working_side(images.width)};
     const auto side = [&](const char* axis, std::int64_t value, std::int64_t* out) {
         const auto range = dynamic.find(axis);

@@ -47,7 +47,9 @@ struct Metadata {
     bool tensors() const { return io == "tensors"; }
     bool orientation_score() const { return spec->family == Family::glunet; }
 
-    // The model as one of fixed sizes, for a run with up to `count` pairs of images.
+    // The model as one of fixed sizes, of those that it is meant for most.
+    Metadata usual() const;
+    // The same for a run with up to `count` pairs of images.
     Metadata for_images(std::int64_t count, Size images) const;
 
     // Inputs, in order.

@@ -14,6 +14,8 @@
 
 #include "backend.h"
 #include "error.h"
+#include "onnx_file.h"
+#include "reading.h"
 
 #if ORT_API_VERSION < 12
 #error "ONNX Runtime 1.12 or later is needed"
@@ -76,14 +78,10 @@ Object made(Function function, Arguments... arguments) {
     return Object(object);
 }
 
-// The first line of ONNX Runtime's message, without the file name that the caller gives already.
+// The first line of ONNX Runtime's message.
 std::string reason(const OrtError& error) {
-    std::string text = error.what();
-    text = text.substr(0, text.find('\n'));
-    const std::string prefix = "Load model from ", end = " failed:";
-    const std::size_t found = text.find(end);
-    if (text.rfind(prefix, 0) == 0 && found != std::string::npos) text.erase(0, found + end.size());
-    return text.substr(0, 300);
+    const std::string text = error.what();
+    return text.substr(0, std::min(text.find('\n'), std::size_t{300}));
 }
 
 OrtAllocator* allocator() {
@@ -162,18 +160,21 @@ void check_interface(const std::string& path, const OrtSession* session, const M
     if (!metadata.fit_outputs(outputs)) throw refused("outputs", outputs, metadata.outputs_in_words());
 }
 
-Session open(const OrtEnv* env, const std::string& path, int threads) {
+Session open(const OrtEnv* env, const std::string& model, int threads) {
     const auto options = made<SessionOptions>(api().CreateSessionOptions);
     check(api().SetSessionGraphOptimizationLevel(options.get(), ORT_ENABLE_ALL));
     check(api().SetIntraOpNumThreads(options.get(), threads));
     // Idle threads would otherwise spin on after a call, and take cores from whatever the caller does next.
     check(api().AddSessionConfigEntry(options.get(), "session.force_spinning_stop", "1"));
-    return made<Session>(api().CreateSession, env, path.c_str(), options.get());
+    return made<Session>(api().CreateSessionFromArray, env, static_cast<const void*>(model.data()), model.size(),
+                         options.get());
 }
 
 Session load(const OrtEnv* env, const std::string& path, int threads) {
+    const std::string model = read_file(path, "give a model made by gocor export", MODEL_LIMIT);
+    check_self_contained(path, model);
     try {
-        return open(env, path, threads);
+        return open(env, model, threads);  // the bytes that were checked, whatever the file is by now
     } catch (const OrtError& error) {
         if (std::string(error.what()).find("bfloat16") != std::string::npos) {
             throw bad_model(path, "computes in bf16, which ONNX Runtime does not",

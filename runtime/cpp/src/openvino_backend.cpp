@@ -10,6 +10,7 @@
 #include "backend.h"
 #include "error.h"
 #include "manifest.h"
+#include "reading.h"
 
 namespace gocor {
 namespace {
@@ -95,7 +96,8 @@ std::string weights_path(const std::string& path) { return path.substr(0, path.f
 ov::Tensor read_weights(const Manifest& manifest) {
     const std::string path = weights_path(manifest.path);
     const std::string content =
-        read_file(path, "the weights of " + manifest.path + ": copy them, too, or rebuild it: " + manifest.rebuild());
+        read_file(path, "the weights of " + manifest.path + ": copy them, too, or rebuild it: " + manifest.rebuild(),
+                  MODEL_LIMIT);
     manifest.check_bytes(path, content.data(), content.size(), "bin_sha256");
     ov::Tensor weights(ov::element::u8, {content.size()});
     std::copy(content.begin(), content.end(), weights.data<std::uint8_t>());
@@ -148,7 +150,7 @@ public:
         const std::string& wanted = manifest_.one_of("inference_precision", {"f32", "bf16"});
         manifest_.options = " --backend openvino";
         if (wanted != "f32") manifest_.options += " --inference-precision " + wanted;
-        const std::string graph = read_file(path, "give a model made by gocor build");
+        const std::string graph = read_file(path, "give a model made by gocor build", MODEL_LIMIT);
         manifest_.check_bytes(path, graph.data(), graph.size(), "xml_sha256");
         weights_ = read_weights(manifest_);
         check_version(manifest_);

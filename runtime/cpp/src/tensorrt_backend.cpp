@@ -14,6 +14,7 @@
 #include "backend.h"
 #include "error.h"
 #include "manifest.h"
+#include "reading.h"
 #include "sha256.h"
 
 namespace gocor {
@@ -195,7 +196,9 @@ public:
         auto* const given = static_cast<cudaStream_t>(stream);
         check(cudaStreamWaitEvent(given, stream_.done(), 0), path_);
         enqueue_on(given, reference, query, flow);
-        check(cudaEventRecord(stream_.done(), given), path_);
+        const cudaError_t recorded = cudaEventRecord(stream_.done(), given);
+        if (recorded != cudaSuccess) cudaStreamSynchronize(given);  // a lane whose run failed is dropped
+        check(recorded, path_);
         return true;
     }
 
@@ -260,7 +263,7 @@ public:
         if (manifest_.one_of("backend", {"tensorrt", "tensorrt-rtx"}) == "tensorrt-rtx") {
             throw Failure(GOCOR_UNAVAILABLE, path, "is an engine for TensorRT-RTX", "this library runs TensorRT's");
         }
-        const std::string plan = read_file(path, "give an engine made by gocor build");
+        const std::string plan = read_file(path, "give an engine made by gocor build", MODEL_LIMIT);
         manifest_.check_bytes(path, plan.data(), plan.size(), "engine_sha256");
         check(cudaGetDevice(&device_), path);
         check_runs_here();
@@ -340,7 +343,8 @@ private:
         const std::string path = plugin_path(manifest_, options);
         const std::string where =
             std::string("put ") + PLUGIN_LIBRARY + " beside the engine, or name it in the options";
-        const std::string content = read_file(path, "the plugin library of " + manifest_.path + ": " + where);
+        const std::string content =
+            read_file(path, "the plugin library of " + manifest_.path + ": " + where, MODEL_LIMIT);
         const std::string came = sha256(content.data(), content.size()), expected = manifest_.text("plugin_sha256");
         if (came != expected) {
             throw bad_model(path,

@@ -1,6 +1,7 @@
 // Calls the library as programs do, to be run under sanitizers, and its readers of files.
 //
 //   harness json|sha256            one document on stdin; its values or its hash on stdout
+//   harness onnx                   an ONNX file on stdin: "ok" if it needs no other file, else why not
 //   harness specs                  what it knows of the networks, as JSON
 //   harness pillow|area SIZE NEW   resizes an image on stdin, of bytes, to stdout
 //   harness flow SIZE UNIT IMAGE NEW   resizes a flow on stdin, of floats, to stdout
@@ -28,6 +29,7 @@
 #include "gocor.hpp"
 #include "json.h"
 #include "manifest.h"
+#include "onnx_file.h"
 #include "resample.h"
 #include "sha256.h"
 #include "spec.h"
@@ -97,6 +99,17 @@ int json() {
         std::printf("%s", error.what());
         return 1;
     }
+}
+
+int onnx() {
+    try {
+        gocor::check_self_contained("stdin", read_all(std::cin));
+    } catch (const gocor::Failure& failure) {
+        std::printf("%s", failure.what());
+        return 1;
+    }
+    std::printf("ok");
+    return 0;
 }
 
 int specs() {
@@ -262,6 +275,7 @@ int main(int count, char** arguments) {
     const std::string_view command = count > 1 ? arguments[1] : "";
     try {
         if (command == "json") return json();
+        if (command == "onnx") return onnx();
         if (command == "specs") return specs();
         if (command == "flow" && count == 6) {
             return flow(size_of(arguments[2]), std::stof(arguments[3]), size_of(arguments[4]), size_of(arguments[5]));
