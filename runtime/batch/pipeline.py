@@ -116,13 +116,22 @@ class Pipeline:
             stack.enter_context(contextlib.closing(read))
             written = _ahead(writing, self._write, self._estimates(read), self._behind, early=True)
             stack.enter_context(contextlib.closing(written))
-            for opened, outcome in written:
-                if outcome is not None:
-                    opened.outcomes.append(outcome)
-                    self.note(outcome)
-                else:
-                    self._finish(opened)
-                    yield opened.shard
+            # Until a shard is down on the disk the model goes on with the next one.
+            finishing = stack.enter_context(ThreadPoolExecutor(1, "gocor-finish"))
+            finished = _ahead(finishing, self._finish, self._collected(written), 2, early=True)
+            yield from stack.enter_context(contextlib.closing(finished))
+
+    def _collected(self, written: Iterable[tuple[_Open, Outcome | None]]) -> Iterator[_Open]:
+        """Shards all of whose pairs are written or failed."""
+        for opened, outcome in written:
+            if outcome is not None:
+                opened.outcomes.append(outcome)
+                self.note(outcome)
+            elif not opened.estimated and len(opened.model_errors) >= _ENOUGH_FAILURES:
+                # A GPU that fell off the bus would otherwise make failed pairs of all that are left.
+                raise opened.model_errors[-1]
+            else:
+                yield opened
 
     def _events(self, shards: Iterable[Shard]) -> Iterator[tuple[_Open, Pair | None]]:
         """Every pair with its shard, and None at the end of each shard."""
@@ -216,13 +225,11 @@ class Pipeline:
         except GocorError as error:
             return opened, failed(result.pair, error)
 
-    def _finish(self, opened: _Open) -> None:
-        if not opened.estimated and len(opened.model_errors) >= _ENOUGH_FAILURES:
-            # A GPU that fell off the bus would otherwise make failed pairs of all that are left.
-            raise opened.model_errors[-1]
+    def _finish(self, opened: _Open) -> Shard:
         order = {pair.name: place for place, pair in enumerate(opened.shard.pairs)}
         opened.writer.finish(sorted(opened.outcomes, key=lambda outcome: order[outcome.name]))
         del self._unfinished[opened.shard.number]
+        return opened.shard
 
     def _discard(self) -> None:
         for opened in self._unfinished.values():

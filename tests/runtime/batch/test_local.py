@@ -27,6 +27,7 @@ from gocor.core.errors import ConfigError, DependencyError, ModelError, OutputEr
 from gocor.runtime.batch.job import Tally
 from gocor.runtime.batch.local import run_batch
 from gocor.runtime.batch.pipeline import Pipeline
+from gocor.runtime.batch.shards import FileShard
 from gocor.runtime.images import load_image
 from gocor.runtime.pairs import PairList
 
@@ -437,6 +438,41 @@ def test_a_bounded_number_of_pairs_is_on_the_way(run, tmp_path, estimator, monke
     monkeypatch.setattr(FakeEstimator, "__call__", lambda *a: (time.sleep(0.002), slow(*a))[1])
     run(note, workers=2, batch=3, shard=50)
     assert 2 < most <= Pipeline(estimator, config(tmp_path, workers=2, batch=3)).most_pairs == 22
+
+
+def test_reading_model_and_writing_overlap(run, tmp_path, estimator, monkeypatch):
+    """The model waits for an image that it does not need yet, writers for flows of later pairs."""
+    write_list(tmp_path, 12)
+    read, computed = threading.Semaphore(0), threading.Semaphore(0)
+    waited = []
+
+    def reads(path):
+        read.release()
+        return load_image(path)
+
+    def computes(self, reference, query):
+        waited.append(all(read.acquire(timeout=10) for _ in range(3 if len(waited) < 6 else 1)))
+        computed.release()
+        return model(self, reference, query)
+
+    def writes(self, pair, flow, seconds):
+        if pair.name == "p0":
+            waited.append(all(computed.acquire(timeout=10) for _ in range(2)))
+        return add(self, pair, flow, seconds)
+
+    def completes(self, outcomes):
+        if outcomes[0].name == "p0":
+            waited.append(all(computed.acquire(timeout=10) for _ in range(4)))
+        return complete(self, outcomes)
+
+    model, add, complete = FakeEstimator.__call__, FileShard.add, FileShard._complete
+    monkeypatch.setattr("gocor.runtime.pairs.load_image", reads)
+    monkeypatch.setattr(FakeEstimator, "__call__", computes)
+    monkeypatch.setattr(FileShard, "add", writes)
+    monkeypatch.setattr(FileShard, "_complete", completes)
+    assert run(workers=2, shard=4).done == 12
+    assert len(waited) == 14
+    assert all(waited)
 
 
 @pytest.mark.parametrize(
