@@ -5,7 +5,6 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -150,19 +149,18 @@ class _Sessions:
     @contextlib.contextmanager
     def session(self, model: PackagedModel) -> Iterator[FlowEstimator]:
         """The open model, which stays open for the block at least."""
-        # Under the lock, so that two threads do not load one model twice: loading takes seconds and memory.
         with self._lock:
-            if model.path not in self._open:
-                self._open[model.path] = _Session(self._open_model(model))
-            session = self._open[model.path]
+            session = self._open.setdefault(model.path, _Session())
             self._open.move_to_end(model.path)
             session.calls += 1
-            self._close_idle()
+            self._close_idle()  # before the memory for another one is taken
         try:
-            yield session.estimator
+            yield session.opened(lambda: self._open_model(model))
         finally:
             with self._lock:
                 session.calls -= 1
+                if session.estimator is None and not session.calls:  # it could not be opened
+                    del self._open[model.path]
                 self._close_idle()
 
     def close(self) -> None:
@@ -174,12 +172,21 @@ class _Sessions:
     def _close_idle(self) -> None:
         surplus = len(self._open) - (0 if self._closed else self._limit)
         for path in [path for path, session in self._open.items() if not session.calls][: max(surplus, 0)]:
-            self._open.pop(path).estimator.close()
+            if estimator := self._open.pop(path).estimator:
+                estimator.close()
 
 
-@dataclass
 class _Session:
-    """An open model and the number of calls that it is in."""
+    """A model, once it is open, and the number of calls that it is in."""
 
-    estimator: FlowEstimator
-    calls: int = 0
+    def __init__(self) -> None:
+        self.estimator: FlowEstimator | None = None
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def opened(self, open_model: Callable[[], FlowEstimator]) -> FlowEstimator:
+        """The open model; opens it in the first thread that comes, for which the others wait."""
+        with self._lock:
+            if self.estimator is None:
+                self.estimator = open_model()
+            return self.estimator

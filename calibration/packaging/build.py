@@ -182,9 +182,8 @@ class _Build:
         if not report.passed:
             reasons = [f"{path} {reason}" for path, reason in report.differences.items()]
             reasons += [f"{one.path}: {one.reason}" for one in report.models if one.result == "failed"]
-            raise ModelError(
-                package.folder.name, f"does not pass its own check ({'; '.join(reasons)})", "see above"
-            )
+            got = f"does not pass its own check ({'; '.join(reasons)})"
+            raise ModelError(package.folder.name, got, "make it again, and report it if it stays so")
         return report
 
 

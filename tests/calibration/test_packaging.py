@@ -153,7 +153,8 @@ def test_a_folder_that_does_not_pass_its_own_check_is_refused(tmp_path: Path, ne
     with pytest.raises(ModelError) as caught:
         making._check(package)
     assert str(caught.value) == (
-        "package: does not pass its own check (extra is a file that is not in package.json); see above"
+        "package: does not pass its own check (extra is a file that is not in package.json); make it again, "
+        "and report it if it stays so"
     )
 
 

@@ -303,6 +303,36 @@ def test_a_model_that_another_thread_is_in_stays_open(
     assert opened == ["32x64.fp32.onnx", "64x64.fp32.onnx"]
 
 
+def test_one_model_loads_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = make_package(tmp_path / "package")
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, *options: object) -> FlowEstimator:
+        if path.name.startswith("32x64"):
+            loading.set()
+            assert go_on.wait(30)
+        return load(path, *options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(package_session, "load", slow)
+    with PackageEstimator(package.folder) as estimator, ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(estimator, *images(32, 64)) for _ in range(2)]
+        assert loading.wait(30)
+        assert estimator(*images(64, 64)).shape == (2, 64, 64)
+        go_on.set()
+        np.testing.assert_array_equal(*(one.result() for one in running))
+
+
+def test_a_model_that_could_not_be_opened_is_tried_again(package: Package) -> None:
+    path = package.folder / "models/32x64.fp32.onnx"
+    content = path.read_bytes()
+    path.unlink()
+    with load(package.folder) as estimator:
+        with pytest.raises(ModelError, match="is missing"):
+            estimator(*images(32, 64))
+        path.write_bytes(content)
+        assert estimator(*images(32, 64)).shape == (2, 32, 64)
+
+
 def test_many_threads_and_sizes(tmp_path: Path) -> None:
     sizes = [(32, 64), (64, 64), (64, 128)]
     package = make_package(tmp_path / "package", sizes=sizes)
