@@ -18,10 +18,10 @@ from gocor.runtime.pairs import PairList
 SOME_FAILED = 3
 
 EPILOG = examples(
-    "gocor batch --pairs pairs.csv -o flows --model model.onnx",
-    "gocor batch --pairs pairs.parquet -o flows --model model.engine --format parquet --dtype float16",
-    "gocor batch --pairs pairs.csv -o flows --model model.onnx --ray auto  # all machines of a Ray cluster",
-    "gocor batch --pairs flows/failed.csv -o again --model model.onnx",
+    "gocor batch --pairs pairs.csv -o out --model model.onnx",
+    "gocor batch --pairs pairs.parquet -o out --model model.engine --format parquet --dtype float16",
+    "gocor batch --pairs pairs.csv -o out --model model.onnx --ray auto  # all machines of a Ray cluster",
+    "gocor batch --pairs out/failed.csv -o again --model model.onnx",
 )
 
 
@@ -30,7 +30,7 @@ def batch(
         Path, typer.Option(help="CSV or Parquet file: columns reference, query and, if wanted, name.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
-    model: Annotated[Path, typer.Option(help="Model of gocor export, or what gocor build made of it.")],
+    model: Annotated[Path, typer.Option(help="Model, what gocor build made of it, or a package's folder.")],
     provider: Annotated[
         str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engine and .xml know.")
     ] = None,
@@ -45,7 +45,7 @@ def batch(
         int | None, typer.Option(help="Pairs that the model gets at a time; as it was exported if not given.")
     ] = None,
     shard: Annotated[int, typer.Option(help="Pairs in a folder or Parquet file, which a kill costs.")] = 100,
-    workers: Annotated[int | None, typer.Option(help="Threads that read and that write images.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read, and as many that write.")] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="local|auto|HOST:PORT", help="Run on a Ray cluster.")
     ] = None,

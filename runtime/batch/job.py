@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ FORMATS = (*get_args(FlowFormat), "parquet")
 _LOCK = ".lock"
 _FORMAT_VERSION = 1
 _DECISIVE = ("precision", "format", "dtype", "pad", "batch", "shard")  # options that decide on the results
+
+_log = logging.getLogger("gocor")
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,9 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(folder, "is being written by another gocor batch", "wait for it") from error
+        except OSError as error:  # some network file systems know no locks
+            text = "%s: cannot be locked (%s); see that no other gocor batch writes there"
+            _log.warning(text, folder, error.strerror)
         yield
     finally:
         os.close(descriptor)

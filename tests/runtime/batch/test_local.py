@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import shutil
 import subprocess
@@ -366,6 +367,16 @@ def test_one_process_at_a_time(run, tmp_path):
             run()
         other.kill()
     run()
+
+
+def test_a_file_system_without_locks(run, tmp_path, monkeypatch, caplog):
+    def refuse(*_arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    write_list(tmp_path, 1)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert run().done == 1
+    assert "out: cannot be locked (No locks available); see that no other gocor batch writes" in caplog.text
 
 
 @pytest.mark.parametrize("format", ["flo", "parquet"])
