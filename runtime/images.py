@@ -8,7 +8,7 @@ transparent pixel is often garbage, and would be matched).
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ def check_same_size(reference: np.ndarray, query: np.ndarray, where: object) -> 
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path, formats: Sequence[str]) -> "Iterator[Image.Image]":
+def _opened(path: str | Path, formats: tuple[str, ...]) -> "Iterator[Image.Image]":
     from PIL import Image
 
     with decoding(path):
