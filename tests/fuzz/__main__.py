@@ -83,11 +83,11 @@ def fuzz(reader: Reader, first: int, count: int, seconds: float) -> Outcome:
     with folder() as place:
         samples = make_samples(reader, place)
         total = Outcome(reader.name)
-        start = time.monotonic()
+        start, before = time.monotonic(), seconds_of_children()
         end = first + count
-        while (
-            first < end and len(total.failures) < SHOWN and (left := seconds - time.monotonic() + start) > 0
-        ):
+        while first < end and len(total.failures) < SHOWN:
+            if (left := seconds + before - seconds_of_children()) <= 0:
+                break
             outcome, done, status = in_child(reader, samples, range(first, end), left, place)
             total.read, total.refused = total.read + outcome.read, total.refused + outcome.refused
             total.failures += outcome.failures
@@ -231,8 +231,8 @@ def limit_resources() -> None:
     logging.disable()
 
 
-def cpu_seconds_of_children() -> float:
-    """Of those that have ended."""
+def seconds_of_children() -> float:
+    """CPU time of those that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
