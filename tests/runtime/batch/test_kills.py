@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ def kill_at_random(command: Command, kills: int, seed: int) -> None:
         most = max(1, (expected - command.shards("out")) // (kills - kill + 1))
         goal = command.shards("out") + generator.randint(0, most)
         while command.shards("out") < goal and process.poll() is None:
-            pass
+            time.sleep(0.002)
         with pytest.raises(subprocess.TimeoutExpired):
             process.communicate(timeout=generator.random() / 50)
         process.kill()
@@ -178,6 +179,7 @@ def test_a_batch_that_is_told_to_stop(tmp_path):
     process = command.start("out")
     while not command.shards("out"):
         assert process.poll() is None
+        time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
     printed, said = process.communicate(timeout=60)
     assert (process.returncode, printed) == (143, "")
