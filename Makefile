@@ -47,24 +47,15 @@ fuzz: $(READY)  ## damaged files for everything that reads one: a hundred thousa
 	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k sanitizers tests/runtime/test_cpp_library.py
 
-test-load: $(READY)  ## ten thousand estimates in a row and by eight threads, in every library; an hour on two cores
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k many_estimates tests/runtime/test_load.py \
-		tests/runtime/test_cpp_library.py $(PYTEST_ARGS)
-
-FUZZ_ARGS ?=
-
-fuzz: $(READY)  ## damaged files for everything that reads one: a hundred thousand, or a minute; half an hour
-	$(TEST_ENV) PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k sanitizers tests/runtime/test_cpp_library.py
-
 test-engines: $(READY)  ## every network at real sizes through NVIDIA's parser and builder: seconds, sizes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/export/test_engine_networks.py $(PYTEST_ARGS)
 
 test-native: $(READY) plugins  ## the tests of the plugin library and of libgocor; a skipped one has failed
 	PYTHONPATH=tests TENSORRT_INCLUDE_DIR="$(TENSORRT_INCLUDE_DIR)" \
 		ONNXRUNTIME_INCLUDE_DIR="$(ONNXRUNTIME_INCLUDE_DIR)" $(TEST_ENV) $(BIN)/python -m pytest \
-		-p nothing_skipped tests/plugins/test_plugin_library.py tests/plugins/test_tensorrt_quick.py \
-		tests/runtime/test_cpp_library.py $(PYTEST_ARGS)
+		-p nothing_skipped -k "not many_estimates" tests/plugins/test_plugin_library.py \
+		tests/plugins/test_tensorrt_quick.py tests/runtime/test_cpp_library.py tests/runtime/test_cpp_tensorrt.py \
+		$(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
@@ -81,9 +72,11 @@ lint-native: $(READY)  ## clang-tidy, for the C++ of the TensorRT plugin library
 	$(CMAKE) -S tests/runtime/cpp -B build/native-cpp -DOpenVINO_DIR="$(OPENVINO_CMAKE)" \
 		$(if $(ONNXRUNTIME_INCLUDE_DIR),"-DGOCOR_BACKENDS=openvino;onnxruntime" \
 		-DONNXRUNTIME_INCLUDE_DIR="$(abspath $(ONNXRUNTIME_INCLUDE_DIR))" -DONNXRUNTIME_LIBRARY="$(ONNXRUNTIME_LIBRARY)")
-	$(BIN)/clang-tidy -p build/native-cpp --quiet --header-filter="runtime/cpp/.*" tests/runtime/cpp/harness.cpp \
+	$(BIN)/clang-tidy -p build/native-cpp --quiet --header-filter="runtime/cpp/.*" \
+		$(addprefix tests/runtime/cpp/,harness.cpp stress.cpp \
+		$(if $(TENSORRT_INCLUDE_DIR),gpu_harness.cpp fake_gpu/fake_cuda.cpp)) \
 		examples/cpp/estimate.cpp examples/cpp/files.cpp $(addprefix runtime/cpp/src/,gocor.cpp json.cpp manifest.cpp \
-		metadata.cpp pipeline.cpp resample.cpp sha256.cpp spec.cpp openvino_backend.cpp \
+		metadata.cpp onnx_file.cpp pipeline.cpp reading.cpp resample.cpp sha256.cpp spec.cpp openvino_backend.cpp \
 		$(if $(ONNXRUNTIME_INCLUDE_DIR),onnxruntime_backend.cpp) \
 		$(if $(TENSORRT_INCLUDE_DIR),tensorrt_backend.cpp))
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -947,6 +948,25 @@ def test_the_example_reads_png(installed: Path, tmp_path: Path) -> None:
     done = run([program, model, *files])
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"{files[1]}: is no PNG image (")
+
+
+def test_the_benchmark_beside_python(built: Path, xml: Path, tmp_path: Path) -> None:
+    program, library = ROOT / "benchmarks/cpp_overhead.py", built / "cpp/libgocor.so"
+    report = tmp_path / "report.json"
+    options = ["--library", library, "--size", "40x50", "--rounds", "2", "--json", report]
+    done = run([sys.executable, program, xml, *options])
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" · ")[1].split()[0] for line in done.stdout.splitlines()] == [
+        "Python",
+        "libgocor",
+        "empty",
+    ]
+    first = json.loads(report.read_text())["results"][0]
+    assert (first["facts"]["size"], first["facts"]["model_size"], len(first["times_ms"])) == (
+        "40x50",
+        "32x64",
+        2,
+    )
 
 
 def test_configuring_without_what_it_takes(tmp_path: Path) -> None:
