@@ -247,7 +247,8 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # NumPy takes headers for Python's source, and raises what its parsers do
-        raise ImageError(path, f"is truncated or no .npy file ({error})", "an array (2, H, W)") from error
+        reason = str(error) or "its header makes no sense"
+        raise ImageError(path, f"is truncated or no .npy file ({reason})", "an array (2, H, W)") from error
     if flow.ndim == 3 and flow.shape[0] != 2 and flow.shape[2] == 2:
         flow = flow.transpose(2, 0, 1)
     if flow.ndim != 3 or flow.shape[0] != 2 or not flow.size or flow.dtype.kind not in "fiu":

@@ -249,6 +249,7 @@ def test_properties_that_are_no_text(read: str, tmp_path: Path) -> None:
         "{'descr': '|O', 'fortran_order': False, 'shape': (2, 3, 4), }",
         "__import__('os').system('touch intruder')",
         "(" * 5000,
+        "(" * 180 + ")" * 180,
     ],
 )
 def test_npy_headers(header: str, tmp_path: Path) -> None:
