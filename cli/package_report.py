@@ -112,7 +112,7 @@ def print_inspection(found: "PackageInspection", json: bool) -> None:
 
     package = found.package
     if json:
-        print_json({"folder": package.folder, "package": package, "here": found})
+        print_json(found)
         return
     stdout.print(facts_table(_package_facts(package) | {
         "SHA-256 of package.json": found.index_sha256,

@@ -213,8 +213,9 @@ def test_inspect_says_which_model_runs_and_why(made: Made, invoke: Invoke) -> No
         assert words in out
     code, out, _ = invoke("inspect", made.folder, "--json")
     found = json.loads(out)
-    assert found["here"]["choices"][0]["exact"] is True
-    assert found["here"]["obstacles"] == {"models/64x64.fp32.onnx": ""}
+    assert found["choices"][0]["exact"] is True
+    assert found["obstacles"] == {"models/64x64.fp32.onnx": ""}
+    assert found["package"]["licence"] == "only for tests"
 
 
 @pytest.mark.parametrize(
