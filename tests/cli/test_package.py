@@ -310,6 +310,23 @@ def test_a_failure_leaves_the_earlier_package(
 
 
 @pytest.mark.slow
+def test_a_glu_nets_orientation_is_held_against_pytorch_too(tmp_path: Path, invoke: Invoke) -> None:
+    import torch
+
+    from gocor.export.checkpoint import seeded_network
+
+    torch.save(seeded_network("GLUNet").state_dict(), tmp_path / "glunet.pth")
+    folder = tmp_path / "package"
+    code, _, err = invoke("package", tmp_path / "glunet.pth", "-o", folder, "--size", "256x264")
+    assert code == 0, err
+    assert all(isinstance(pair.orientation_score, float) for pair in Package.read(folder).pairs)
+    report = tmp_path / "report.json"
+    assert invoke("verify", folder, "--json", report)[0] == 0
+    (check,) = json.loads(report.read_text())["models"]
+    assert [output["name"] for output in check["pairs"][0]["outputs"]] == ["flow", "orientation_score"]
+
+
+@pytest.mark.slow
 def test_the_whole_way(made: Made, tmp_path: Path, invoke: Invoke) -> None:
     """Every precision, OpenVINO and a model of any size; made again by its script; its C++ built and run."""
     pytest.importorskip("openvino")
