@@ -20,7 +20,9 @@ from gocor.core.errors import CheckpointError
 from gocor.core.reading import CHECKPOINT, MIB
 
 ZIP = b"PK\x03\x04"  # what a file of torch.save begins with, since 1.6
-_LARGEST_PICKLE = 64 * MIB  # without the tensors, which are files of their own
+_LARGEST_PICKLE = (
+    2 * MIB
+)  # without the tensors, which are files of their own; as many operations take seconds
 _DEEPEST = 100  # tuples in tuples
 _LEGACY_PICKLES = 5  # before the tensors of a file that PyTorch wrote before 1.6
 _ALLOWED = re.compile(
@@ -63,11 +65,6 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
     members = archive.infolist()
     if (total := sum(member.file_size for member in members)) > CHECKPOINT.bytes:
         raise CHECKPOINT.exceeded(path, total, CheckpointError)
-    largest = max((member.file_size for member in members if _is_pickle(member)), default=0)
-    if largest > _LARGEST_PICKLE:
-        raise CheckpointError(
-            path, f"has a pickle of {largest // MIB} MiB without the tensors", "a state_dict alone"
-        )
 
 
 def _is_pickle(member: zipfile.ZipInfo) -> bool:
@@ -96,8 +93,11 @@ def _calls(path: Path, operations: Iterator[_Operation]) -> Iterator[str]:
     """Everything by name that a pickle asks for, while the depth of its tuples is followed."""
     stack: list[int] = []  # depth of each value; -1 is a mark
     memo: dict[Any, int] = {}
-    for code, argument, _ in operations:
+    for code, argument, place in operations:
         name = code.name
+        if place is not None and place > _LARGEST_PICKLE:
+            got = f"has a pickle of more than {_LARGEST_PICKLE // MIB} MiB, without the tensors"
+            raise CheckpointError(path, got, "a state_dict alone")
         if name in ("GLOBAL", "INST"):
             yield str(argument)
         elif name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):  # neither written nor read by PyTorch

@@ -92,9 +92,15 @@ def test_a_large_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_large_pickle(tmp_path: Path) -> None:
-    path = archive(tmp_path / "a.pth", bytes(65 << 20), zipfile.ZIP_DEFLATED)
-    assert refusal(path) == "has a pickle of 65 MiB without the tensors; a state_dict alone"
+@pytest.mark.parametrize("save", ["zip", "legacy"])
+def test_a_large_pickle(save: str, tmp_path: Path) -> None:
+    text = b"X" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20) + b"0"
+    path, pickled = tmp_path / "a.pth", b"\x80\x02" + text * 3 + b"}."
+    if save == "zip":
+        archive(path, pickled, zipfile.ZIP_DEFLATED)
+    else:
+        path.write_bytes(pickled)
+    assert refusal(path) == "has a pickle of more than 2 MiB, without the tensors; a state_dict alone"
 
 
 def test_a_tar_archive_that_begins_as_a_pickle(tmp_path: Path) -> None:

@@ -471,6 +471,7 @@ PROPERTIES = "has damaged gocor metadata ({}); export again"
         ({"gocor.height": "1.5"}, PROPERTIES.format("height '1.5'")),
         ({"gocor.batch": "0"}, PROPERTIES.format("batch '0'")),
         ({"gocor.width": "9999999"}, PROPERTIES.format("width '9999999'")),
+        ({"model": "../x"}, DAMAGED.format("model '../x', which is no name of a file")),
         ({"gocor.io": None}, PROPERTIES.format("no gocor.io")),
         ({"gocor.operators": "[]"}, PROPERTIES.format("operators '[]'")),
         ({"gocor.io": "raw"}, PROPERTIES.format("io 'raw'")),

@@ -50,6 +50,9 @@ std::map<std::string, std::string> properties(const Json& metadata) {
 void fill(Manifest& manifest, const std::string& where) {
     const Json& values = manifest.values;
     manifest.model = values.string_at("model");
+    if (manifest.model.empty() || manifest.model == ".." || manifest.model.find_first_of("/\\") != std::string::npos) {
+        throw JsonError("model '" + manifest.model + "', which is no name of a file");
+    }
     manifest.library_version = values.string_at("library_version");
     for (const char* name : {"model_sha256", "gocor_version"}) values.string_at(name);
     manifest.inputs = tensors(values, "inputs");
