@@ -716,6 +716,14 @@ def test_an_onnx_file_that_fails_while_it_runs(tmp_path: Path, load: Callable[..
 
 
 @ONNXRUNTIME
+def test_memory_that_runs_out(built: Path, tmp_path: Path) -> None:
+    """At every single allocation of an estimate; the next one works."""
+    done = run([built / "harness", "memory", save_toy(tmp_path / "toy.onnx")])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.removesuffix(" failures\n")) > 20
+
+
+@ONNXRUNTIME
 def test_bf16_is_not_for_onnxruntime(tmp_path: Path, library: Library) -> None:
     import onnx
     from onnx import helper, parser

@@ -485,6 +485,13 @@ def test_enqueueing_fails(function: str, engine: Path, load: Callable[..., Estim
     pair.free()
 
 
+def test_memory_that_runs_out(engine: Path, built: Path) -> None:
+    """At every single allocation of an estimate; the next one works."""
+    done = run([built / "harness", "memory", engine])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.removesuffix(" failures\n")) > 20
+
+
 def test_images_that_do_not_fit(engine: Path, load: Callable[..., Estimator]) -> None:
     estimator, (reference, query) = load(engine), pictures(2, (32, 64))
     text = "query: has size 31x64; that of the first reference, 32x64"

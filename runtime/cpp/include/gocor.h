@@ -49,8 +49,8 @@ typedef struct gocor_options {
 
 /* What a loaded model is. It lives as long as the estimator, and its strings, too. */
 typedef struct gocor_info {
-    int32_t height, width;     /* that images are resized to, pixels; the model's own */
-    int32_t batch;             /* pairs that the model computes at once; estimates take any number */
+    int32_t height, width;     /* that images are resized to, pixels; if its sizes vary, those it is meant for most */
+    int32_t batch;             /* pairs that it computes at once, likewise; estimates take any number */
     int32_t orientation_score; /* 1: the model says how well pairs fit as they are (GLU-Net family) */
     int32_t int8;              /* 1: parts of it compute with 8-bit numbers */
     const char* network;       /* "PWCNet_GOCor" */

@@ -271,6 +271,7 @@ public:
         check_tensors(nvinfer1::TensorIOMode::kINPUT, "inputs", manifest_.inputs);
         check_tensors(nvinfer1::TensorIOMode::kOUTPUT, "outputs", manifest_.outputs);
         metadata = manifest_.metadata;
+        narrow_ranges();
         backend = "tensorrt";
         precision = metadata.precision;
     }
@@ -356,6 +357,18 @@ private:
         if (runtime_->getPluginRegistry().loadLibrary(path.c_str()) != nullptr) return;
         throw bad_model(path, "cannot be loaded (" + logger().take_error("no reason") + ")",
                         "build the plugin library for TensorRT " + manifest_.library_version);
+    }
+
+    // Sizes vary as far as the engine's optimisation profile goes.
+    void narrow_ranges() {
+        if (metadata.dynamic.empty()) return;
+        const nvinfer1::Dims least = engine_->getProfileShape("reference", 0, nvinfer1::OptProfileSelector::kMIN);
+        const nvinfer1::Dims most = engine_->getProfileShape("reference", 0, nvinfer1::OptProfileSelector::kMAX);
+        const int height = metadata.tensors() ? 2 : 1;
+        for (auto& [axis, range] : metadata.dynamic) {
+            const int at = axis == "batch" ? 0 : axis == "height" ? height : height + 1;
+            range = {least.d[at], most.d[at]};
+        }
     }
 
     void check_tensors(nvinfer1::TensorIOMode mode, const std::string& what,

@@ -6,6 +6,7 @@
 //   harness pillow|area SIZE NEW   resizes an image on stdin, of bytes, to stdout
 //   harness flow SIZE UNIT IMAGE NEW   resizes a flow on stdin, of floats, to stdout
 //   harness fuzz MANIFEST COUNT    damaged manifests, none of which may do more than be refused
+//   harness memory MODEL           estimates for which memory runs out, at each place once; prints how many
 //   harness estimate MODEL         many threads, batches and strides in buffers of exactly their size; prints "ok"
 
 #include <dlfcn.h>
@@ -19,6 +20,7 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <string_view>
@@ -41,6 +43,30 @@ extern "C" void* dlopen(const char* name, int flags) {
     static auto* const real = reinterpret_cast<Open*>(dlsym(RTLD_NEXT, "dlopen"));
     return real(name, flags & ~RTLD_DEEPBIND);
 }
+#endif
+
+namespace {
+
+thread_local int allocations_left = -1;  // of libgocor's in this thread that succeed; -1: any number
+
+}  // namespace
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which have their own
+static bool of_libgocor(void* caller) {
+    Dl_info info;
+    return dladdr(caller, &info) != 0 && std::strstr(info.dli_fname, "libgocor") != nullptr;
+}
+
+// Also for the library, which finds it here.
+void* operator new(std::size_t size) {
+    const bool counted = allocations_left >= 0 && of_libgocor(__builtin_return_address(0));
+    if (counted && allocations_left == 0) throw std::bad_alloc();
+    if (counted) --allocations_left;
+    if (void* const memory = std::malloc(size)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t /*size*/) noexcept { std::free(memory); }
 #endif
 
 namespace {
@@ -269,6 +295,34 @@ void estimate(const std::string& path) {
     std::puts("ok");
 }
 
+// Whatever allocation of an estimate fails, it says so, and the next one works.
+void memory(const std::string& path) {
+    const gocor::Estimator estimator(path);
+    const Noise first(estimator.info().height + 3, estimator.info().width + 5, 1, 1);
+    const gocor::Image image = first.image();
+    std::vector<float> flow(image.flow_size()), expected(flow.size());
+    estimator.estimate(&image, &image, 1, expected.data(), expected.size());
+    int failures = 0;
+    for (int allocations = 0;; ++allocations) {
+        gocor_estimator* fresh = nullptr;  // which has no lane yet
+        check(gocor_create(path.c_str(), nullptr, &fresh) == GOCOR_OK, "loading");
+        const std::unique_ptr<gocor_estimator, void (*)(gocor_estimator*)> owner(
+            fresh, [](gocor_estimator* estimator) { gocor_release(estimator); });
+        allocations_left = allocations;
+        const gocor_status status = gocor_estimate(fresh, &image, &image, 1, flow.data(), flow.size(), nullptr);
+        const bool enough = allocations_left > 0;
+        allocations_left = -1;
+        if (status == GOCOR_OK && enough) break;
+        check(status == GOCOR_OK || status == GOCOR_FAILED, "what failed is said");
+        failures += status == GOCOR_FAILED ? 1 : 0;
+        const std::string text = gocor_last_error();
+        check(status == GOCOR_OK || text.empty() || text == "memory ran out" || text.rfind(path, 0) == 0, text);
+        check(gocor_estimate(fresh, &image, &image, 1, flow.data(), flow.size(), nullptr) == GOCOR_OK, "again");
+        check(flow == expected, "the flow afterwards");
+    }
+    std::printf("%d failures\n", failures);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -288,6 +342,8 @@ int main(int count, char** arguments) {
             std::printf("%s", gocor::sha256(data.data(), data.size()).c_str());
         } else if (command == "fuzz" && count == 4) {
             fuzz(arguments[2], std::atoi(arguments[3]));
+        } else if (command == "memory" && count == 3) {
+            memory(arguments[2]);
         } else if (command == "estimate" && count == 3) {
             estimate(arguments[2]);
         } else {

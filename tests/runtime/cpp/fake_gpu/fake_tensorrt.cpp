@@ -4,7 +4,7 @@
 //
 //   input NAME TYPE SIZE…      uint8 or float32; -1 for a size that varies
 //   output NAME SIZE…          float32
-//   longest SIZE               the longest side that it was built for
+//   most BATCH SIDE            the largest batch and the longest side that it was built for
 //   plugin                     it needs a plugin library
 //   host-code                  it brings code that runs on the host
 //
@@ -36,7 +36,7 @@ struct Port {
 struct Plan {
     std::vector<std::string> names;
     std::map<std::string, Port> ports;
-    std::int64_t longest = 1 << 20;
+    std::int64_t batch = 64, longest = 1 << 12;
     bool plugin = false, host_code = false;
 };
 
@@ -50,7 +50,7 @@ bool parse(const std::string& text, Plan& plan) {
         words >> word;
         if (word == "plugin") plan.plugin = true;
         if (word == "host-code") plan.host_code = true;
-        if (word == "longest") words >> plan.longest;
+        if (word == "most") words >> plan.batch >> plan.longest;
         if (word != "input" && word != "output") continue;
         Port port;
         port.input = word == "input";
@@ -186,7 +186,8 @@ public:
         }
         const Dims& built = port->second.dims;
         for (std::int32_t i = 0; i < built.nbDims; ++i) {
-            const bool fits = built.d[i] < 0 ? dims.d[i] <= plan_.longest : dims.d[i] == built.d[i];
+            const std::int64_t most = i == 0 ? plan_.batch : plan_.longest;
+            const bool fits = built.d[i] < 0 ? dims.d[i] > 0 && dims.d[i] <= most : dims.d[i] == built.d[i];
             if (dims.nbDims != built.nbDims || !fits) {
                 return fail("setInputShape: Error Code 3: API Usage Error (out of the profile)");
             }
@@ -273,6 +274,15 @@ public:
     }
     Dims getTensorShape(char const* name) const noexcept override { return plan_.ports.at(name).dims; }
     DataType getTensorDataType(char const* name) const noexcept override { return plan_.ports.at(name).type; }
+
+    Dims getProfileShape(char const* name, std::int32_t, OptProfileSelector select) const noexcept override {
+        Dims dims = plan_.ports.at(name).dims;
+        for (std::int32_t i = 0; i < dims.nbDims; ++i) {
+            const std::int64_t most = i == 0 ? plan_.batch : plan_.longest, least = i == 0 ? 1 : 64;
+            if (dims.d[i] < 0) dims.d[i] = select == OptProfileSelector::kMAX ? most : least;
+        }
+        return dims;
+    }
 
     IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override {
         if (fake::current_device() != device_) fake::problem("a context was made while another device was current");
