@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,26 @@ from gocor.core.errors import ConfigError
 from gocor.core.files import atomic_path, check_writable
 from gocor.core.version import __version__
 from gocor.export.checkpoint import weights_sha256
+from gocor.export.dynamic_shapes import example_inputs, name_sizes, ranges
 from gocor.export.folding import fold
 from gocor.export.graph import attach_functions, check_portable, name_nodes, set_properties
 from gocor.export.image_pipeline import ImagePipeline, TensorPipeline
-from gocor.export.networks import Network
+from gocor.export.networks import GLUNet, Network
 from gocor.export.networks.info import CheckpointInfo
 from gocor.export.precision import POLICIES, Casts, check_policy, count_casts, lower
 from gocor.plugins.onnx_tiles import OPSET
-from gocor.runtime.metadata import GOCOR_FORMS, PRECISIONS, GocorForm, Io, ModelMetadata, Precision, Repair
-from gocor.runtime.spec import NetworkSpec
+from gocor.runtime.metadata import (
+    AXES,
+    GOCOR_FORMS,
+    PRECISIONS,
+    Axis,
+    GocorForm,
+    Io,
+    ModelMetadata,
+    Precision,
+    Repair,
+)
+from gocor.runtime.spec import NetworkSpec, extra_levels
 
 Progress = Callable[[int, int, str], None]
 STAGES = ("fold constants", "trace the network", "attach operators", "check", "write")
@@ -44,6 +55,9 @@ class ExportConfig:
             says; inputs and outputs are the same for all.
         gocor: ``fused`` makes every local GOCor one operator, ``unrolled`` a correlation and its transpose
             for each step, and what is between them. Networks without have neither.
+        dynamic: axes whose sizes vary from call to call; ``height``, ``width`` and ``batch`` then are what
+            the model is meant for most. Heights and widths vary with ``io="tensors"`` only: with ``images``
+            their resizing is part of the graph, as matrices for one size.
     """
 
     height: int
@@ -52,6 +66,7 @@ class ExportConfig:
     io: Io = "images"
     precision: Precision = "fp32"
     gocor: GocorForm = "fused"
+    dynamic: tuple[Axis, ...] = ()
 
     def check(self, spec: NetworkSpec) -> None:
         """Raises ConfigError unless the network can be exported like this."""
@@ -66,7 +81,12 @@ class ExportConfig:
             raise ConfigError("--precision", f"is {self.precision!r}", f"one of {', '.join(PRECISIONS)}")
         if self.gocor not in GOCOR_FORMS:
             raise ConfigError("--gocor", f"is {self.gocor!r}", " or ".join(GOCOR_FORMS))
+        if unknown := [axis for axis in self.dynamic if axis not in AXES]:
+            raise ConfigError("--dynamic", f"has {unknown[0]!r}", f"some of {','.join(AXES)}")
         if self.io == "images":
+            if sides := [axis for axis in AXES if axis in self.dynamic and axis != "batch"]:
+                expected = "--io tensors, or --dynamic batch: an images model resizes from one size"
+                raise ConfigError("--dynamic", f"has {' and '.join(sides)} with --io images", expected)
             return
         if self.height % spec.side_multiple or self.width % spec.side_multiple:
             expected = f"with --io tensors {spec.name} needs sides that are multiples of {spec.side_multiple}"
@@ -107,9 +127,10 @@ def export_onnx(
     io: Io = "images",
     precision: Precision = "fp32",
     gocor: GocorForm = "fused",
+    dynamic: Sequence[Axis] = (),
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Exports a network with its iterations unrolled and all shapes static.
+    """Exports a network with its iterations unrolled, and all shapes static but for those that are to vary.
 
     Equal weights, options and versions give equal bytes. An earlier file is replaced only by a whole new one.
 
@@ -122,6 +143,7 @@ def export_onnx(
         io: see ``ExportConfig``.
         precision: see ``ExportConfig``.
         gocor: see ``ExportConfig``.
+        dynamic: see ``ExportConfig``.
         progress: called as ``progress(done, total, stage)``.
 
     Raises:
@@ -130,7 +152,7 @@ def export_onnx(
         OutputError: the file cannot be written.
     """
     start = time.perf_counter()
-    config = ExportConfig(height, width, batch, io, precision, gocor)
+    config = ExportConfig(height, width, batch, io, precision, gocor, tuple(dynamic))
     model, metadata = trace_export(network, path, config, progress)
     return write_export(model, metadata, path, precision, start=start, progress=progress)
 
@@ -151,9 +173,13 @@ def trace_export(
     begin = _stages(progress)
     begin("fold constants")
     folded = fold(network, fused=config.gocor == "fused").cpu().float()
+    if isinstance(folded, GLUNet) and "width" in config.dynamic:
+        folded.levels = extra_levels(config.width)
     begin("trace the network")
     metadata = _metadata(network, config)
     model = _trace(folded, config, metadata)
+    if metadata.dynamic:
+        name_sizes(model, metadata)
     begin("attach operators")
     name_nodes(model, prefix="network")
     metadata = dataclasses.replace(metadata, operators=attach_functions(model))
@@ -212,14 +238,12 @@ def _trace(network: Network, config: ExportConfig, metadata: ModelMetadata) -> o
         pipeline: torch.nn.Module = ImagePipeline(network, config.height, config.width)
     else:
         pipeline = TensorPipeline(network)
-    inputs = tuple(
-        torch.zeros([int(n) for n in spec.shape], dtype=getattr(torch, spec.dtype))
-        for spec in metadata.inputs
-    )
+    inputs, shapes = example_inputs(metadata)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             pipeline.eval(),
             inputs,
+            dynamic_shapes=shapes,
             dynamo=True,
             opset_version=OPSET,
             input_names=[spec.name for spec in metadata.inputs],
@@ -248,6 +272,7 @@ def _metadata(network: Network, config: ExportConfig) -> ModelMetadata:
         io=config.io,
         operators={},
         gocor_version=__version__,
+        dynamic=ranges(network.spec, config.dynamic, config.width) if config.dynamic else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 
@@ -12,6 +13,15 @@ def area_matrix(size: int, new_size: int, average: bool = True) -> npt.NDArray[n
         start, end = row * size // new_size, -(-(row + 1) * size // new_size)
         matrix[row, start:end] = 1 / (end - start) if average else 1
     return matrix
+
+
+def area_weights(size: int, new_size: int) -> Tensor:
+    """``area_matrix`` as a tensor, which the graph makes where sizes vary while a model is traced."""
+    if isinstance(size, int) and isinstance(new_size, int):
+        return torch.from_numpy(area_matrix(size, new_size))
+    rows, columns = torch.arange(new_size)[:, None], torch.arange(size)
+    starts, ends = rows * size // new_size, ((rows + 1) * size + (new_size - 1)) // new_size
+    return ((columns >= starts) & (columns < ends)).float() / (ends - starts)
 
 
 def resize_separable(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

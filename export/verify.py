@@ -160,7 +160,7 @@ def verify(
         model: that ``gocor export`` made, or the engine that ``gocor build`` made of one.
         checkpoint: that it was made from, or the network itself.
         pairs: pairs of uint8 RGB images ``(H, W, 3)``, a CSV file, or what ``find_pairs`` gives; the built-in
-            pair, for every place of the model's batch another one, when None.
+            pair, for every place of the model's batch another, of several sizes where they vary, if None.
         provider: ``cpu``, ``cuda`` or ``tensorrt``, for an ONNX model; ``cpu`` when None.
         onnx: that the engine was built from; the file of that name beside the engine when None.
         oracle: run the model's oracle, which rounds to its low precision on any CPU as a GPU does.
@@ -298,10 +298,29 @@ def _source(pairs: str | Path | PairSource | Sequence[Images] | None, described:
     if isinstance(pairs, str | Path):
         return find_pairs(table=pairs)
     if pairs is None:
-        named = {f"built-in {n}": sample_pair(*described.size, seed=n)[:2] for n in range(described.batch)}
+        sizes = enumerate(_built_in_sizes(described))
+        named = {f"built-in {n}": sample_pair(*size, seed=n)[:2] for n, size in sizes}
     else:
         named = {f"pair {number}": images for number, images in enumerate(pairs)}
     return FilePairs([_pair_in_memory(name, images) for name, images in named.items()])
+
+
+def _built_in_sizes(described: ModelMetadata) -> list[tuple[int, int]]:
+    """Sizes of the built-in pairs: the model's own for a full batch; others, too, where sides vary."""
+    sizes = [described.size] * _pairs_at_a_time(described)
+    sides = [(described.dynamic or {}).get(axis) for axis in ("height", "width")]
+    if any(sides):
+        step = described.spec.side_multiple
+        both = list(zip(described.size, sides, strict=True))
+        smallest = tuple(r.minimum if r else side for side, r in both)
+        other = tuple(side if not r else side + step if side + step in r else side - step for side, r in both)
+        sizes += [(smallest[0], smallest[1]), (other[0], other[1])]
+    return sizes
+
+
+def _pairs_at_a_time(described: ModelMetadata) -> int:
+    """As many as the model takes; of a batch that varies, one more than it is meant for."""
+    return described.batch + described.varies("batch")
 
 
 def _pair_in_memory(name: str, images: Images) -> Pair:
@@ -310,19 +329,20 @@ def _pair_in_memory(name: str, images: Images) -> Pair:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A pair's name, its images' size, and the model's inputs for a batch of one."""
+    """A pair's name, its images' size, the size that the model sees, and its inputs for a batch of one."""
 
     name: str
     height: int
     width: int
+    size: tuple[int, int]
     inputs: Arrays
 
 
 def _batches(source: PairSource, described: ModelMetadata, pad: bool) -> Iterator[list[_Prepared]]:
-    """The pairs, prepared, as many at a time as the model takes."""
-    prepared = _prepare(source, described, pad)
-    while batch := list(itertools.islice(prepared, described.batch)):
-        yield batch
+    """The pairs, prepared, as many of one size at a time as the model takes."""
+    for _, alike in itertools.groupby(_prepare(source, described, pad), key=lambda pair: pair.size):
+        while batch := list(itertools.islice(alike, _pairs_at_a_time(described))):
+            yield batch
 
 
 def _prepare(source: Iterable[Pair], described: ModelMetadata, pad: bool) -> Iterator[_Prepared]:
@@ -334,11 +354,12 @@ def _prepare(source: Iterable[Pair], described: ModelMetadata, pad: bool) -> Ite
         check_same_size(reference, query, pair.name)
         reference, query = as_batches(reference, query)
         height, width = reference.shape[1:3]
-        if (height, width) != described.size and not noted:
+        sized = described.for_images(1, height, width)
+        if (height, width) != sized.size and not noted:
             noted = True
             text = "images of %dx%d are resized to the model's %dx%d, for PyTorch and the model alike"
-            logger.info(text, height, width, *described.size)
-        yield _Prepared(pair.name, height, width, _inputs(described, reference, query))
+            logger.info(text, height, width, *sized.size)
+        yield _Prepared(pair.name, height, width, sized.size, _inputs(sized, reference, query))
 
 
 def _inputs(described: ModelMetadata, reference: np.ndarray, query: np.ndarray) -> Arrays:
@@ -353,7 +374,8 @@ def _compare_batch(
 ) -> list[dict[str, PairResult]]:
     """For every pair its result in each stage."""
     described = estimators[MODEL].metadata
-    filled = batch + batch[-1:] * (described.batch - len(batch))
+    taken = described.for_images(len(batch), *batch[0].size).batch
+    filled = batch + batch[-1:] * (taken - len(batch))
     inputs = {name: np.concatenate([pair.inputs[name] for pair in filled]) for name in batch[0].inputs}
     sides = run_all(estimators, network, inputs)
     results = []

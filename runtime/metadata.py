@@ -5,9 +5,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
-from gocor.core.errors import GocorError, ModelError
+from gocor.core.errors import GocorError, ModelError, ShapeError
 from gocor.core.reading import parse_json
 from gocor.runtime.spec import GLUNET_COARSE_SIDE, NetworkSpec, network_spec
 
@@ -16,6 +16,8 @@ Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 GocorForm = Literal["fused", "unrolled"]
 GOCOR_FORMS: tuple[GocorForm, ...] = ("fused", "unrolled")
+Axis = Literal["batch", "height", "width"]
+AXES: tuple[Axis, ...] = get_args(Axis)
 PREFIX = "gocor."
 ORIENTATION_SCORE = "orientation_score"  # output of the GLU-Net family, float32 (batch,)
 FORMAT = 1  # raised when an older reader would misread the properties
@@ -32,6 +34,20 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} {self.shape}"
+
+
+class Range(NamedTuple):
+    """Sizes that an axis may have, ends included; any from ``minimum`` on if ``maximum`` is None."""
+
+    minimum: int
+    maximum: int | None = None
+
+    def __contains__(self, size: object) -> bool:
+        """``size`` is a whole number of the range."""
+        return isinstance(size, int) and self.minimum <= size <= (self.maximum or size)
+
+    def __str__(self) -> str:
+        return f"from {self.minimum}" + (f" to {self.maximum}" if self.maximum else "")
 
 
 @dataclass(frozen=True)
@@ -79,9 +95,10 @@ class ModelMetadata:
         checkpoint_sha256: SHA-256 of the checkpoint file; empty when there was none.
         global_iterations: unrolled iterations of the global GOCor; None without one.
         local_iterations: unrolled iterations of each local GOCor; None without one.
-        height: of the images (``io="images"``) or of the full-size input tensors (``io="tensors"``).
+        height: of the images (``io="images"``) or of the full-size input tensors (``io="tensors"``); where
+            it varies, the one that the model is meant for most.
         width: likewise.
-        batch: image pairs in a call.
+        batch: image pairs in a call; likewise.
         io: ``images`` takes uint8 RGB images and gives the flow in pixels; ``tensors`` takes preprocessed
             tensors and gives every level's flow as the network returns it.
         operators: version of every operator of the domain ``gocor`` in the model.
@@ -90,6 +107,8 @@ class ModelMetadata:
             not say so are fp32.
         repair: how ``precision`` was brought within a budget; None without one.
         int8: what of the model is in 8 bits; None of a model that has nothing in them.
+        dynamic: sizes that varying axes may have; None of a model all of whose sizes are fixed. Heights and
+            widths are also multiples of the network's ``side_multiple``.
     """
 
     network: str
@@ -107,6 +126,7 @@ class ModelMetadata:
     precision: Precision = "fp32"
     repair: Repair | None = None
     int8: Int8 | None = None
+    dynamic: Mapping[Axis, Range] | None = None
 
     @property
     def spec(self) -> NetworkSpec:
@@ -128,28 +148,81 @@ class ModelMetadata:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Inputs of the model, in order."""
+        batch, *size = map(self._size, AXES)
         if self.io == "images":
-            shape = (self.batch, self.height, self.width, 3)
-            return tuple(TensorSpec(name, "uint8", shape) for name in ("reference", "query"))
+            return tuple(TensorSpec(name, "uint8", (batch, *size, 3)) for name in ("reference", "query"))
         coarse = (GLUNET_COARSE_SIDE, GLUNET_COARSE_SIDE)
         return tuple(
-            TensorSpec(name, "float32", (self.batch, 3, *(coarse if name.endswith("_256") else self.size)))
+            TensorSpec(name, "float32", (batch, 3, *(coarse if name.endswith("_256") else size)))
             for name in self.spec.tensor_inputs
         )
 
     @property
     def flow(self) -> TensorSpec:
         """The output that results come from: ``flow``, or with ``io="tensors"`` the network's last."""
+        batch, *size = map(self._size, AXES)
         if self.io == "images":
-            return TensorSpec("flow", "float32", (self.batch, 2, self.height, self.width))
-        grid = (self.height // self.spec.flow_stride, self.width // self.spec.flow_stride)
-        return TensorSpec(self.spec.outputs[-1], "float32", (self.batch, 2, *grid))
+            return TensorSpec("flow", "float32", (batch, 2, *size))
+        stride = self.spec.flow_stride
+        grid = (f"{side}/{stride}" if isinstance(side, str) else side // stride for side in size)
+        return TensorSpec(self.spec.outputs[-1], "float32", (batch, 2, *grid))
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the model's outputs, in order."""
         flows = ("flow",) if self.io == "images" else self.spec.outputs
         return (*flows, ORIENTATION_SCORE) if self.spec.family == "glunet" else flows
+
+    def varies(self, *axes: Axis) -> bool:
+        """Whether any of these axes does."""
+        return any(axis in (self.dynamic or {}) for axis in axes)
+
+    @property
+    def varying(self) -> str | None:
+        """Axes that vary and their sizes, in words; None of a model of fixed sizes."""
+        sides = f" in steps of {self.spec.side_multiple}"
+        parts = [f"{axis} {sizes}{sides * (axis != 'batch')}" for axis, sizes in (self.dynamic or {}).items()]
+        return ", ".join(parts) or None
+
+    @property
+    def images(self) -> str:
+        """Size and batch in words; where they vary, those that the model is meant for most, and what else."""
+        others = f" (varying: {self.varying})" if self.dynamic else ""
+        return f"{self.height}x{self.width}, batch {self.batch}{others}"
+
+    def at(self, batch: int, height: int, width: int) -> "ModelMetadata":
+        """The model as one of fixed sizes, for a call: varying axes are given, the others stay.
+
+        Raises:
+            ShapeError: a varying axis cannot have that size.
+        """
+        if not self.dynamic:
+            return self
+        given: dict[Axis, int] = {"batch": batch, "height": height, "width": width}
+        for axis, sizes in self.dynamic.items():
+            multiple = 1 if axis == "batch" else self.spec.side_multiple
+            if given[axis] not in sizes or given[axis] % multiple:
+                steps = f" in steps of {multiple}" * (multiple > 1)
+                hint = "" if axis == "batch" else f"; gocor export --size {height}x{width} makes one for this"
+                raise ShapeError(
+                    axis, f"is {given[axis]} at the network's input", f"this model takes {sizes}{steps}{hint}"
+                )
+        return dataclasses.replace(self, **{axis: given[axis] for axis in self.dynamic}, dynamic=None)
+
+    def for_images(self, count: int, height: int, width: int) -> "ModelMetadata":
+        """The model as it takes up to ``count`` pairs of images of a size, in a call.
+
+        Varying sides are those of the network's official pipeline.
+
+        Raises:
+            ShapeError: they are out of the range of the model.
+        """
+        smallest, largest = (self.dynamic or {}).get("batch", Range(1))
+        batch = max(count, smallest) if largest is None else min(max(count, smallest), largest)
+        return self.at(batch, *self.spec.working_size(height, width))
+
+    def _size(self, axis: Axis) -> int | str:
+        return axis if self.varies(axis) else int(getattr(self, axis))
 
     def to_properties(self) -> dict[str, str]:
         """String properties for the model file."""
@@ -193,6 +266,11 @@ class ModelMetadata:
         known = isinstance(self.operators, dict)
         if not known or not all(type(version) is int for version in self.operators.values()):
             raise ValueError(f"operators {self.operators!r}")
+        for axis, sizes in (self.dynamic or {}).items():
+            if axis not in AXES or getattr(self, axis) not in sizes or sizes.minimum < 1:
+                raise ValueError(f"dynamic {axis} {sizes}")
+            if self.io == "images" and axis != "batch":
+                raise ValueError(f"dynamic {axis} with io images")
 
 
 def _value(field: "dataclasses.Field[Any]", properties: Mapping[str, str]) -> Any:
@@ -226,4 +304,12 @@ def _int8(values: Mapping[str, Any]) -> Int8:
     return Int8(target, str(values["method"]), int(values["samples"]), int(values["convolutions"]), repair)
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {"repair": _repair, "int8": _int8}
+def _dynamic(values: Mapping[str, Any]) -> dict[str, Range]:
+    ranges = {axis: Range(*sizes) for axis, sizes in dict(values).items()}
+    for ends in ranges.values():
+        if type(ends.minimum) is not int or (ends.maximum is not None and type(ends.maximum) is not int):
+            raise ValueError(values)
+    return ranges
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {"repair": _repair, "int8": _int8, "dynamic": _dynamic}

@@ -141,7 +141,7 @@ def run_pairs(
         raise ConfigError(
             "--flip-check", f"{name} cannot judge orientations", "a GLUNet or GLUNet_GOCor model"
         )
-    if (batch := estimator.metadata.batch) > 1:
+    if (batch := estimator.metadata.batch) > 1 and not estimator.metadata.varies("batch"):
         text = "%s computes %d pairs at a time and is given one; a model of --batch 1 is that much faster"
         _log.warning(text, estimator.path.name, batch)
     run = _Run(estimator, config)

@@ -60,7 +60,8 @@ class FlowEstimator(ABC):
     def __call__(self, reference: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Estimates the flow of a pair of images, or of a batch of them.
 
-        Images of another size than the model's are resized by the network's own rule, and the flow back.
+        Images of another size than the model's are resized by the network's own rule, and the flow back. A
+        model whose sizes vary takes all images at their own, and all pairs of a batch in one call if it can.
 
         Args:
             reference: uint8 RGB ``(H, W, 3)`` or ``(N, H, W, 3)`` with any N.
@@ -71,7 +72,7 @@ class FlowEstimator(ABC):
             ``reference(x) ≈ query(x + flow(x))``.
 
         Raises:
-            ShapeError: the images are no uint8 RGB arrays of one shape.
+            ShapeError: the images are no uint8 RGB arrays of one shape, or out of the model's range of sizes.
             ModelError: the estimator was closed, or the model failed.
         """
         return self.estimate(reference, query).flow
@@ -85,15 +86,18 @@ class FlowEstimator(ABC):
         flow = np.empty((count, 2, height, width), np.float32)
         score = np.empty(count, np.float32) if self.metadata.spec.family == "glunet" else None
 
+        step = self.metadata.for_images(count, height, width).batch
+
         def run_batch(start: int) -> None:
-            pairs = slice(start, start + self.metadata.batch)
-            outputs = self.run(model_inputs(self.metadata, reference[pairs], query[pairs]))
-            used = min(self.metadata.batch, count - start)
-            flow[pairs] = self._flow(outputs, height, width)[:used]
+            pairs = slice(start, start + step)
+            used = len(reference[pairs])
+            described = self.metadata.for_images(used, height, width)
+            outputs = self.run(model_inputs(described, reference[pairs], query[pairs]))
+            flow[pairs] = _flow(described, outputs, height, width)[:used]
             if score is not None:
                 score[pairs] = outputs[ORIENTATION_SCORE][:used]
 
-        self._each(run_batch, range(0, count, self.metadata.batch))
+        self._each(run_batch, range(0, count, step))
         if single:
             return Estimate(flow[0], None if score is None else score[0])
         return Estimate(flow, score)
@@ -106,7 +110,7 @@ class FlowEstimator(ABC):
             ModelError: the estimator was closed, or the model failed.
         """
         self._check_names(inputs)
-        for spec in self.metadata.inputs:
+        for spec in self._sized_for(inputs).inputs:
             name = spec.name
             if inputs[name].dtype != spec.dtype or inputs[name].shape != spec.shape:
                 raise ShapeError(
@@ -168,27 +172,38 @@ class FlowEstimator(ABC):
                 self.path, f"was given inputs {_list(inputs)}", f"its inputs are {_list(expected)}"
             )
 
+    def _sized_for(self, inputs: Mapping[str, np.ndarray]) -> ModelMetadata:
+        """The model at the sizes of its first input."""
+        first = self.metadata.inputs[0]
+        shape = inputs[first.name].shape
+        if len(shape) != len(first.shape):
+            return self.metadata
+        batch, height, width = shape[:3] if self.metadata.io == "images" else (shape[0], *shape[2:])
+        return self.metadata.at(batch, height, width)
+
     def _was_closed(self) -> ModelError:
         return ModelError(self.path, "was closed", "load it again to go on")
-
-    def _flow(self, outputs: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
-        flow = outputs[self.metadata.flow.name]
-        if self.metadata.io == "tensors":
-            return postprocess(self.metadata.spec, flow, height, width, self.metadata.size)
-        return flow if (height, width) == self.metadata.size else resize_flow(flow, height, width)
 
     def _note_size(self, height: int, width: int) -> None:
         official = (height, width)
         if self.metadata.io == "tensors":
             official = self.metadata.spec.working_size(height, width)
-        if self._size_noted or official == self.metadata.size:
+        size = self.metadata.for_images(1, height, width).size
+        if self._size_noted or official == size:
             return
         self._size_noted = True
         logger.warning(
             "%s is made for %dx%d; images of %dx%d are resized to that, and only a model exported with "
             "--size %dx%d gives the official result",
-            *(self.path.name, *self.metadata.size, height, width, *official),
+            *(self.path.name, *size, height, width, *official),
         )
+
+
+def _flow(described: ModelMetadata, outputs: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
+    flow = outputs[described.flow.name]
+    if described.io == "tensors":
+        return postprocess(described.spec, flow, height, width, described.size)
+    return flow if (height, width) == described.size else resize_flow(flow, height, width)
 
 
 def load(
@@ -270,7 +285,7 @@ def model_inputs(metadata: ModelMetadata, reference: np.ndarray, query: np.ndarr
     """Inputs of a model for up to ``batch`` pairs, resized; the last pair is repeated to fill the batch.
 
     Args:
-        metadata: of the model.
+        metadata: of the model, at fixed sizes.
         reference: uint8 RGB ``(N, H, W, 3)``.
         query: likewise.
     """

@@ -1,5 +1,6 @@
 """The facts of each network that pre- and post-processing, export and reports need, written once."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,10 +51,30 @@ class NetworkSpec:
         """Size ``(height, width)`` that an image is resized to for the network."""
         return self._working_side(height), self._working_side(width)
 
+    def side_range(self, side: Literal["height", "width"], size: int) -> tuple[int, int | None]:
+        """Shortest and longest ``side`` of inputs that the network treats as it does one of ``size``.
+
+        A GLU-Net's width decides how many levels refine its flow; PWC-Net and heights have no such limit.
+        """
+        if self.family == "pwcnet" or side == "height":
+            return self.minimum_side, None
+        levels, step = extra_levels(size), self.side_multiple
+        shortest = longest = size
+        while shortest - step >= self.minimum_side and extra_levels(shortest - step) == levels:
+            shortest -= step
+        while extra_levels(longest + step) == levels:
+            longest += step
+        return shortest, longest
+
     def _working_side(self, side: int) -> int:
         if self.family == "pwcnet":
             return -(-side // self.side_multiple) * self.side_multiple
         return max(self.minimum_side, side // self.side_multiple * self.side_multiple)
+
+
+def extra_levels(width: int) -> int:
+    """Levels of a GLU-Net between 32×32 and 1/8 of its input: by the width alone, as checkpoints need it."""
+    return max(0, round(math.log2(width / 8 / 32 / 3)))
 
 
 def _pwcnet(name: str, gocor: bool) -> NetworkSpec:

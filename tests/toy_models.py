@@ -1,9 +1,14 @@
 """Tiny ONNX models with the interface and metadata of real ones; their flow is simple arithmetic."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata
+
+if TYPE_CHECKING:
+    import onnx
 
 METADATA = ModelMetadata(
     network="PWCNet_GOCor",
@@ -35,12 +40,13 @@ def save_toy(
     """Writes a model of the interface that ``described`` promises.
 
     Its last flow is ``(mean of the reference, mean of the query)`` everywhere, the coarser ones 0;
-    ``orientation_score`` is the mean of the reference's left half.
+    ``orientation_score`` is the mean of the reference's left half (up to the size that it is meant for).
     """
     import onnx
     from onnx import helper, parser
 
     model = parser.parse_model(_text(described))
+    _name_sizes(model)
     helper.set_model_props(model, described.to_properties() if properties is None else properties)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -49,13 +55,13 @@ def save_toy(
 
 def _text(described: ModelMetadata) -> str:
     dtypes = {"uint8": "uint8", "float32": "float"}
-    inputs = ", ".join(f"{dtypes[i.dtype]}{list(i.shape)} {i.name}" for i in described.inputs)
-    grid = list(described.flow.shape)
-    shapes = dict.fromkeys(described.output_names, grid) | {ORIENTATION_SCORE: [described.batch]}
-    outputs = ", ".join(f"float{shapes[name]} {name}" for name in described.output_names)
+    inputs = ", ".join(f"{dtypes[i.dtype]}{_sizes(i.shape)} {i.name}" for i in described.inputs)
+    grid = described.flow.shape
+    shapes = dict.fromkeys(described.output_names, grid) | {ORIENTATION_SCORE: grid[:1]}
+    outputs = ", ".join(f"float{_sizes(shapes[name])} {name}" for name in described.output_names)
     lines = [
         "axes = Constant<value_ints=[1, 2, 3]>()",
-        f"grid = Constant<value_ints={grid}>()",
+        *_grid(described),
         "zero = Constant<value_float=0.0>()",
         "r = Cast<to=1>(reference)",
         "q = Cast<to=1>(query)",
@@ -74,3 +80,31 @@ def _text(described: ModelMetadata) -> str:
             lines.append(f"{name} = Expand(zero, grid)")
     header = '<ir_version: 9, opset_import: ["" : 19]>'
     return "\n".join([f"{header} toy ({inputs}) => ({outputs}) {{", *lines, "}"])
+
+
+def _grid(described: ModelMetadata) -> list[str]:
+    """Lines that make ``grid``, the last flow's shape, which varies with that of the reference."""
+    if not described.dynamic:
+        return [f"grid = Constant<value_ints={list(described.flow.shape)}>()"]
+    first = 1 if described.io == "images" else 2
+    stride = 1 if described.io == "images" else described.spec.flow_stride
+    return [
+        "n = Shape<start=0, end=1>(reference)",
+        "two = Constant<value_ints=[2]>()",
+        f"sides = Shape<start={first}, end={first + 2}>(reference)",
+        f"stride = Constant<value_ints=[{stride}]>()",
+        "coarse = Div(sides, stride)",
+        "grid = Concat<axis=0>(n, two, coarse)",
+    ]
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    """A shape in ONNX's text format, whose names are words."""
+    return f"[{', '.join(str(size).replace('/', '_over_') for size in shape)}]"
+
+
+def _name_sizes(model: "onnx.ModelProto") -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = dim.dim_param.replace("_over_", "/")

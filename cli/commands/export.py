@@ -23,6 +23,7 @@ EPILOG = examples(
     "gocor export their.pth -o model.onnx --size 384x512",
     "gocor export their.pth -o model.onnx --size 384x512 --iterations 5 --batch 4",
     "gocor export their.pth -o network.onnx --size 384x512 --io tensors",
+    "gocor export their.pth -o any.onnx --size 384x512 --io tensors --dynamic batch,height,width",
     "gocor export their.pth -o model.fp16.onnx --size 384x512 --precision fp16",
     "gocor export their.pth -o model.fp16.onnx --size 384x512 --precision fp16 --budget 0.02px",
 )
@@ -76,6 +77,14 @@ def export(
             "folders. Generated ones if not given."
         ),
     ] = None,
+    dynamic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES",
+            help="What varies from call to call, some of batch,height,width; --size and --batch are then "
+            "what it is meant for most. Sides need --io tensors.",
+        ),
+    ] = None,
     network: Annotated[
         str | None, typer.Option(help="PWCNet, PWCNet_GOCor, …; recognised from the checkpoint if not given.")
     ] = None,
@@ -90,7 +99,8 @@ def export(
     from gocor.export.checkpoint import load_network
     from gocor.export.onnx_export import ExportConfig
 
-    config = ExportConfig(height, width, batch, io, precision, gocor)  # type: ignore[arg-type]
+    axes = tuple(dynamic.split(",")) if dynamic is not None else ()
+    config = ExportConfig(height, width, batch, io, precision, gocor, axes)  # type: ignore[arg-type]
     asked = HalfConfig(parse_budget(budget), sensitivity, pair_source(pairs or []))
     asked.check(config.precision)
     module = load_network(
@@ -134,6 +144,7 @@ def _facts(report: "ExportReport", repaired: "Repaired | None") -> dict[str, obj
         "network": metadata.network,
         "iterations": console.iterations(metadata.global_iterations, metadata.local_iterations),
         "local GOCor": metadata.gocor,
+        "varying": metadata.varying,
         "inputs": "\n".join(map(str, metadata.inputs)),
         "outputs": ", ".join(metadata.output_names),
         "precision": metadata.precision + (f", {report.casts.total} casts" if report.casts.total else ""),

@@ -137,7 +137,7 @@ def _origin(described: "ModelMetadata") -> dict[str, object]:
         "network": described.network,
         "iterations": iterations(described.global_iterations, described.local_iterations),
         "local GOCor": described.gocor,
-        "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
+        "images": f"{described.images}, io {described.io}",
         "precision": _precision(described),
         "8 bits": _int8(described),
         "checkpoint": described.checkpoint or None,

@@ -136,7 +136,7 @@ def _print(report: "VerifyReport") -> None:
     facts = {
         "network": described.network,
         "iterations": iterations(described.global_iterations, described.local_iterations),
-        "images": f"{described.height}x{described.width}, batch {described.batch}, io {described.io}",
+        "images": f"{described.images}, io {described.io}",
         "precision": _precision(report),
         "8 bits": f"{described.int8.convolutions} convolutions" if described.int8 else None,
         "weights": f"{described.weights_sha256[:12]}, the same in both",

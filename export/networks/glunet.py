@@ -1,7 +1,6 @@
 """GLU-Net (arXiv 1912.05524) and GLU-Net-GOCor: geometric and semantic matching from coarse to fine."""
 
 import itertools
-import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from gocor.export.networks.layers import (
     conv,
     dense,
     flow_head,
+    halves,
     initialize,
     leaky,
     pad_channels,
@@ -25,10 +25,10 @@ from gocor.export.networks.layers import (
     warp,
 )
 from gocor.export.networks.local_gocor import LocalGOCor
-from gocor.export.resample import area_matrix, resize_separable
+from gocor.export.resample import area_weights, resize_separable
 from gocor.plugins.schema import displacements
 from gocor.plugins.torch_ops import local_correlation
-from gocor.runtime.spec import GLUNET_COARSE_SIDE, SPECS
+from gocor.runtime.spec import GLUNET_COARSE_SIDE, SPECS, extra_levels
 
 COARSE_GRID = 16
 VGG = ((3, 64), (64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512))
@@ -113,12 +113,17 @@ class GLUNet(nn.Module):
 
     Args:
         radius: search radius of the local correlations; the public checkpoints use 4.
+
+    Attributes:
+        levels: that refine the flow between 32×32 and 1/8 of the input, where the width is not known, as when
+            a model of varying sizes is exported; as many as the width asks for if None.
     """
 
     spec = SPECS["GLUNet"]
     info: CheckpointInfo | None = None
     global_iterations: int | None = None
     local_iterations: int | None = None
+    levels: int | None = None
 
     def __init__(self, radius: int = 4) -> None:
         super().__init__()
@@ -208,7 +213,8 @@ class GLUNet(nn.Module):
         return x
 
     def _features(self, reference: Tensor, query: Tensor, levels: int) -> tuple[list[Tensor], list[Tensor]]:
-        pairs = [level.chunk(2) for level in self.pyramid(torch.cat((reference, query)), levels)]
+        features = self.pyramid(torch.cat((reference, query)), levels)
+        pairs = [halves(level, reference.shape[0]) for level in features]
         return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
     def _match(self, reference: Tensor, query: Tensor, flow: Tensor, scale: float) -> Tensor:
@@ -228,13 +234,13 @@ class GLUNet(nn.Module):
 
         The number of levels follows from the width alone, as in the public code: checkpoints depend on it.
         """
-        levels = max(0, round(math.log2(width / 8 / 32 / 3)))
+        levels = extra_levels(width) if self.levels is None else self.levels
         for k in range(levels):
-            scale = 1 / (8 * 2 ** (levels - k))
-            size = int(height * scale), int(width * scale)
+            stride = 8 * 2 ** (levels - k)
+            size = height // stride, width // stride
             flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
             small_reference, small_query = (area_resize(f, size) for f in (reference, query))
-            volume = self._match(small_reference, small_query, flow, scale)
+            volume = self._match(small_reference, small_query, flow, 1 / stride)
             _, residual = self.decoder2(torch.cat((volume, flow), dim=1))
             flow = residual + flow
         return flow
@@ -296,6 +302,5 @@ def normalize(features: Tensor) -> Tensor:
 def area_resize(features: Tensor, size: tuple[int, int]) -> Tensor:
     """Adaptive average pooling to ``size``; as matrix products it exports for any size."""
     height, width = features.shape[-2:]
-    rows = torch.from_numpy(area_matrix(height, size[0])).to(features)
-    columns = torch.from_numpy(area_matrix(width, size[1])).to(features)
+    rows, columns = (area_weights(*sides).to(features) for sides in ((height, size[0]), (width, size[1])))
     return resize_separable(features, rows, columns)

@@ -1,5 +1,7 @@
 """Building blocks that the networks share; attribute names are those of the public checkpoints."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,6 +43,12 @@ def flow_head(inputs: int) -> nn.Conv2d:
 def upsampler(inputs: int) -> nn.ConvTranspose2d:
     """Doubles height and width, to two channels."""
     return nn.ConvTranspose2d(inputs, 2, 4, stride=2, padding=1)
+
+
+def halves(x: Tensor, batch: int) -> Sequence[Tensor]:
+    """The first and the second ``batch`` of ``2 * batch`` images."""
+    # While a model of any batch is traced that is a symbol, for which chunk would take a number.
+    return x.chunk(2) if isinstance(batch, int) else x.split([batch, batch])
 
 
 def dense(convolutions: list[nn.Module], x: Tensor, entry: nn.Module) -> Tensor:

@@ -11,6 +11,7 @@ from gocor.export.networks.layers import (
     conv,
     dense,
     flow_head,
+    halves,
     initialize,
     leaky,
     upsampler,
@@ -81,7 +82,7 @@ class PWCNet(nn.Module):
         for level, names in PYRAMID.items():
             for name in names:
                 x = self.get_submodule(name)(x)
-            levels[level] = x.chunk(2)
+            levels[level] = halves(x, reference.shape[0])
         return {n: pair[0] for n, pair in levels.items()}, {n: pair[1] for n, pair in levels.items()}
 
     def decode(self, level: int, x: Tensor) -> Tensor:

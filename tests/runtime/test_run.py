@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gocor.core.errors import ConfigError, ImageError, ModelError, OutputError
-from gocor.runtime.run import RunConfig, run_pairs
 from gocor.runtime.flow import read_flow
 from gocor.runtime.images import load_image, save_image
 from gocor.runtime.pairs import find_pairs
+from gocor.runtime.run import RunConfig, run_pairs
 
 BASE = {"flow.flo", "flow.png", "warped.png", "overview.png", "result.json"}
 
@@ -28,6 +28,7 @@ class FakeEstimator:
         self.metadata = SimpleNamespace(
             network="Fake",
             batch=1,
+            varies=lambda axis: False,
             spec=SimpleNamespace(name="Fake", family=family, orientation_higher_wins=True),
         )
 
