@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
 def loaded(monkeypatch):
     calls = []
 
-    def load(path, provider="cpu", threads=None):
+    def load(path, provider="cpu", threads=None, precision=None):
         calls.append((str(path), provider, threads))
         return FakeEstimator(path)
 
