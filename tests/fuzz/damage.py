@@ -397,7 +397,8 @@ def onnx_fields(data: bytes, random: Random) -> bytes:
         return flipped(data, random)
     if model.metadata_props and random.randrange(3) == 0:
         entry = random.choice(model.metadata_props)
-        changed = json_values(entry.value.encode("utf-8", "surrogatepass"), random)
+        value: Any = entry.value  # bytes, where it is no UTF-8
+        changed = json_values(value if isinstance(value, bytes) else value.encode("utf-8"), random)
         entry.value = random.choice((changed.decode("utf-8", "ignore"), str(random.choice(NUMBERS)), ""))
     else:
         for _ in range(random.randint(1, 2)):

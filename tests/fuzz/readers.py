@@ -19,7 +19,7 @@ from toy_models import METADATA, metadata, save_toy
 from fuzz import damage
 from fuzz.damage import BYTES, JSON, ONNX, TEXT, Damage
 from gocor.core.errors import CheckpointError, ModelError
-from gocor.runtime.metadata import Int8, ModelMetadata, Repair, TensorSpec
+from gocor.runtime.metadata import Int8, ModelMetadata, Range, Repair, TensorSpec
 
 SEEDED = np.random.default_rng(0)
 
@@ -83,10 +83,20 @@ LOWERED = dataclasses.replace(
 )
 
 
+DESCRIBED = (
+    METADATA,
+    LOWERED,
+    metadata(network="GLUNet_GOCor", io="tensors"),
+    metadata(
+        io="tensors", height=64, dynamic={"batch": Range(1, 8), "height": Range(64), "width": Range(64)}
+    ),
+)
+
+
 def engine_manifests(folder: Path) -> Iterator[Path]:
     from gocor.runtime.manifest import EngineManifest, manifest_path
 
-    for index, described in enumerate((METADATA, LOWERED, metadata(network="GLUNet_GOCor", io="tensors"))):
+    for index, described in enumerate(DESCRIBED):
         manifest = EngineManifest(
             path=folder / f"{index}.engine",
             model="toy.onnx",
@@ -141,7 +151,7 @@ def read_openvino_manifest(path: Path) -> object:
 
 
 def properties(folder: Path) -> Iterator[Path]:
-    for index, described in enumerate((METADATA, LOWERED, metadata(network="GLUNet_GOCor", io="tensors"))):
+    for index, described in enumerate(DESCRIBED):
         path = folder / f"{index}.json"
         path.write_text(json.dumps(described.to_properties()))
         yield path
@@ -173,10 +183,14 @@ def use_metadata(described: ModelMetadata) -> object:
 
 
 def onnx_files(folder: Path) -> Iterator[Path]:
+    yield save_toy(folder / "toy.onnx")
+    yield save_toy(folder / "tensors.onnx", metadata(network="GLUNet_GOCor", io="tensors", height=64))
+
+
+def onnx_sources(folder: Path) -> Iterator[Path]:
     from engine_models import save_with_operators
 
     yield save_toy(folder / "toy.onnx")
-    yield save_toy(folder / "lowered.onnx", metadata(network="GLUNet_GOCor", io="tensors", height=64))
     yield save_with_operators(folder / "operators.onnx")
 
 
@@ -187,7 +201,7 @@ def inspect_onnx(path: Path) -> object:
     return repr(inspect_file(path))
 
 
-@reader("ONNX file, to build from", ".onnx", ONNX, onnx_files)
+@reader("ONNX file, to build from", ".onnx", ONNX, onnx_sources)
 def read_onnx_source(path: Path) -> object:
     from gocor.export.engine_source import read_source
 
@@ -199,7 +213,7 @@ def read_onnx_source(path: Path) -> object:
 def check_onnx_links(path: Path) -> object:
     from gocor.runtime.onnx_file import check_self_contained
 
-    path.write_bytes(path.read_bytes() + b"\x12\x08location")  # so that the quick look is not enough
+    path.write_bytes(path.read_bytes() + b"\x12\x08location")  # so that damage is not left to the library
     return check_self_contained(path)
 
 
