@@ -313,6 +313,6 @@ def _done(record: dict[str, Any], identity: dict[str, Any], name: str, folder: P
     try:
         if all((folder / file).is_file() for file in record["files"]):
             return PairResult(name=name, folder=folder, skipped=True, **record["result"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, OSError):  # the last for a name that is too long for a file
         _log.info("%s: is damaged; the pair is computed again", folder / RECORD)
     return None

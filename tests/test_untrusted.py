@@ -329,7 +329,15 @@ def test_indices_of_model_repositories(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", ["{}", '{"identity": 5}', '{"identity": 1, "files": 3}', '{"identity": 1}', "[" * 9999]
+    "record",
+    [
+        "{}",
+        '{"identity": 5}',
+        '{"identity": 1, "files": 3}',
+        '{"identity": 1}',
+        '{"identity": 1, "files": ["' + "9" * 5000 + '"]}',
+        "[" * 9999,
+    ],
 )
 def test_records_of_estimated_pairs(record: str, tmp_path: Path) -> None:
     from gocor.runtime import run
