@@ -18,7 +18,7 @@ from gocor.calibration.packaging.reports import (
     write_reports,
 )
 from gocor.calibration.packaging.script import script
-from gocor.calibration.packaging.truth import write_truth
+from gocor.calibration.packaging.truth import Truth, write_truth
 from gocor.core.errors import ConfigError, GocorError, ModelError, OutputError
 from gocor.core.files import atomic_folder, sha256, write_text
 from gocor.export.networks import Network
@@ -122,12 +122,14 @@ class _Build:
 
     def run(self, name: str) -> BuildReport:
         """Everything, in order."""
-        pairs = [pair for size in self.config.sizes for pair in self._truth(size)]
+        truths = [self._truth(size) for size in self.config.sizes]
+        pairs = [pair for truth in truths for pair in truth.pairs]
         made = [self._make(index) for index in range(len(self.plans))]
         verified = verify_models(self.root, made, self.network, self.config.threads, self._within("verify"))
         self.done += len(made)
         made = [_ran(one, check) for one, check in zip(made, verified, strict=True)]
-        precisions = write_reports(self.root, made, verified, pairs)
+        left_out = [line for truth in truths for line in truth.left_out]
+        precisions = write_reports(self.root, made, verified, pairs, left_out)
         self._texts(name, made, pairs)
         _copy_cpp(self.root / "cpp")
         package = seal(self.root, [one.model for one in made], pairs, self._licence)
@@ -148,11 +150,11 @@ class _Build:
 
         return report
 
-    def _truth(self, size: tuple[int, int]) -> list[PackagedPair]:
+    def _truth(self, size: tuple[int, int]) -> Truth:
         self.show(self.done, self.total, f"PyTorch's flows at {size[0]}x{size[1]}")
-        pairs = write_truth(self.root, self.network, size, self.pairs, self.config.samples)
+        truth = write_truth(self.root, self.network, size, self.pairs, self.config.samples)
         self.done += 1
-        return pairs
+        return truth
 
     def _make(self, index: int) -> Made:
         plan = self.plans[index]

@@ -181,19 +181,20 @@ def _flow(report: VerifyReport | None) -> Comparison | None:
 
 
 def write_reports(
-    root: Path, made: Sequence[Made], verified: Sequence[Verified], pairs: Sequence[PackagedPair]
-) -> list[LowerPrecision]:
+    root: Path, made: Sequence[Made], verified: Sequence[Verified],
+    pairs: Sequence[PackagedPair], left_out: Sequence[str],
+) -> list[LowerPrecision]:  # fmt: skip
     """Writes ``verification.json``, ``precision.json`` and a page to read, ``report.md``."""
     precisions = lower_precision(root, made, verified)
     write_json(root / REPORTS / "verification.json", verified)
     write_json(root / REPORTS / "precision.json", precisions)
-    write_text(root / REPORTS / "report.md", _page(made, verified, precisions, pairs))
+    write_text(root / REPORTS / "report.md", _page(made, verified, precisions, pairs, left_out))
     return precisions
 
 
 def _page(
     made: Sequence[Made], verified: Sequence[Verified],
-    precisions: Sequence[LowerPrecision], pairs: Sequence[PackagedPair],
+    precisions: Sequence[LowerPrecision], pairs: Sequence[PackagedPair], left_out: Sequence[str],
 ) -> str:  # fmt: skip
     first = next(check.report for check in verified if check.report)
     described, here = first.metadata, first.machine
@@ -215,6 +216,12 @@ def _page(
         for reason in dict.fromkeys(check.reason for check in not_run):
             paths = ", ".join(f"`{check.path}`" for check in not_run if check.reason == reason)
             lines.append(f"- {paths}: {reason}")
+    if left_out:
+        lines += [
+            "",
+            "Pairs that were left out, since PyTorch's own flow of them depends on its rounding (with",
+        ]
+        lines += ["and without oneDNN):", "", *(f"- {line}" for line in left_out)]
     return "\n".join([*lines, *_precision_page(precisions)]) + "\n"
 
 

@@ -74,7 +74,7 @@ def test_given_pairs_are_resized_by_the_networks_rule(network: Any, tmp_path: Pa
         rows.append(f"r{seed}.png,q{seed}.png,scene {seed}")
     (tmp_path / "pairs.csv").write_text("\n".join(rows))
     source = find_pairs(table=tmp_path / "pairs.csv")
-    (pair,) = write_truth(tmp_path / "package", network, (64, 64), source, 64)
+    (pair,) = write_truth(tmp_path / "package", network, (64, 64), source, 64).pairs
     # A fifth of seven pairs is held out from calibration: that one.
     assert (pair.name, pair.reference) == ("scene 3", "pairs/64x64/1/reference.png")
     expected = resize_images(load_image(tmp_path / "r3.png")[None], 64, 64, "pwcnet")[0]
@@ -94,6 +94,42 @@ def test_pytorchs_flow_must_be_finite(network: Any, tmp_path: Path, monkeypatch:
         "pair built-in 0: its flow holds NaN or infinity in 8,192 of 8,192 values in PyTorch itself; look at "
         "the weights and at the pair"
     )
+
+
+def test_a_pair_that_pytorch_is_not_sure_of_is_left_out(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from gocor.calibration.packaging import truth
+
+    computed: list[np.ndarray] = []
+
+    def waver(*_: object) -> np.ndarray:
+        """The first pair's second flow differs in one pixel, as where a warp meets its edge."""
+        flow = np.ones((2, 64, 64), np.float32)
+        flow[0, 3, 5] += 3 * (len(computed) == 1)
+        computed.append(flow)
+        return flow
+
+    monkeypatch.setattr(truth, "estimate_flow", waver)
+    with caplog.at_level("INFO", "gocor"):
+        written = write_truth(tmp_path, network, (64, 64), None, 64)
+    assert [pair.name for pair in written.pairs] == ["built-in 1", "built-in 2"]
+    assert [pair.reference for pair in written.pairs] == [
+        "pairs/64x64/1/reference.png",
+        "pairs/64x64/2/reference.png",
+    ]
+    (line,) = written.left_out
+    assert line.startswith(
+        "built-in 0 at 64x64: relative L2 0.033, 5e-05 allowed; worst at x=5 y=3 of 64×64"
+    )
+    assert f"pair {line} is left out: PyTorch's own flow depends on its rounding" in caplog.text
+    monkeypatch.setattr(
+        truth, "estimate_flow", lambda *_: np.random.default_rng().random((2, 64, 64), np.float32)
+    )
+    with pytest.raises(
+        ModelError, match=r"--pairs: PyTorch's own flow depends on its rounding for all of them"
+    ):
+        write_truth(tmp_path, network, (64, 64), None, 64)
 
 
 def test_a_network_from_memory_is_refused(network: Any, tmp_path: Path) -> None:
