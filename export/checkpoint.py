@@ -207,7 +207,7 @@ def _read_pickle(path: Path) -> tuple[dict[Any, Any], Mapping[str, Any]]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(path, "is no checkpoint", "a .pth, .pth.tar or .safetensors file") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, … for what is damaged
-        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__  # advice follows, not ours
+        reason = re.split(r"\. |\n", str(error))[0][:300] or type(error).__name__  # advice follows, not ours
         raise CheckpointError(
             path, f"is damaged or no checkpoint ({reason})", "download or copy it again"
         ) from error

@@ -65,6 +65,10 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
     members = archive.infolist()
     if (total := sum(member.file_size for member in members)) > CHECKPOINT.bytes:
         raise CHECKPOINT.exceeded(path, total, CheckpointError)
+    for member in members:  # what is no tensor goes into messages, or is worked through byte by byte
+        if member.file_size > _LARGEST_PICKLE and not re.search(r"/data/\d+$", member.filename):
+            got = f"has a member {member.filename[:80]} of {member.file_size / MIB:.1f} MiB"
+            raise CheckpointError(path, got, f"at most {_LARGEST_PICKLE // MIB} MiB besides the tensors")
 
 
 def _is_pickle(member: zipfile.ZipInfo) -> bool:
