@@ -1,6 +1,9 @@
 """Errors a user can act on. Every one says where, what came, and what was expected or what to do next."""
 
 
+LONGEST = 4000  # characters of an error
+
+
 class GocorError(Exception):
     """Base of all errors of this package; its text is one line.
 
@@ -13,11 +16,16 @@ class GocorError(Exception):
     def __init__(self, where: object, got: str, expected: str = "") -> None:
         self.where, self.got, self.expected = str(where), got, expected
         text = f"{where}: {got}; {expected}" if expected else f"{where}: {got}"
-        super().__init__(visible(" ".join(text.split())))
+        super().__init__(visible(_shortened(" ".join(text.split()))))
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         """Lets the error travel between processes: by default only its text would, in one argument."""
         return type(self), (self.where, self.got, self.expected)
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end of a text that no person would read, such as one that quotes half a file."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} … {text[-400:]}"
 
 
 def visible(text: str) -> str:

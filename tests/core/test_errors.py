@@ -20,6 +20,13 @@ def test_the_text_is_one_line_whatever_came_in() -> None:
     assert str(GocorError("model", "first\n  second\tthird", "a\nb")) == "model: first second third; a b"
 
 
+def test_the_text_is_no_book() -> None:
+    text = str(GocorError("model", f"holds {'x' * 1_000_000}", "another"))
+    assert len(text) < 4010
+    assert text.startswith("model: holds xxx")
+    assert text.endswith("xxx; another")
+
+
 @pytest.mark.parametrize("kind", [k for k in vars(errors).values() if isinstance(k, type)])
 def test_every_error_can_be_caught_as_one_of_ours(kind: type) -> None:
     assert issubclass(kind, GocorError)
