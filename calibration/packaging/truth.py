@@ -125,11 +125,12 @@ def _unsteady(network: Network, name: str, images: Images, flow: np.ndarray) -> 
 def _write(
     root: Path, folder: str, name: str, images: Images, flow: np.ndarray, score: float | None
 ) -> PackagedPair:
+    height, width = flow.shape[1:]
     reference, query, truth = (f"{folder}/{file}" for file in FILES)
     for path, image in zip((reference, query), images, strict=True):
         save_image(root / path, image)
     write_flow(root / truth, flow)
-    return PackagedPair(name, *flow.shape[1:], reference, query, truth, score)
+    return PackagedPair(name, height, width, reference, query, truth, score)
 
 
 def _score(network: Network, images: Images) -> float | None:
