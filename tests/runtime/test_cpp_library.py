@@ -43,12 +43,12 @@ from sampler_models import save_sampler
 from toy_models import METADATA, metadata, save_toy
 
 import gocor
-from gocor.core.errors import GocorError, ModelError
+from gocor.core.errors import GocorError, ModelError, ShapeError
 from gocor.core.version import __version__
 from gocor.runtime.flow import read_flow
 from gocor.runtime.images import save_image
 from gocor.runtime.manifest import manifest_path
-from gocor.runtime.metadata import ModelMetadata
+from gocor.runtime.metadata import ModelMetadata, Range
 from gocor.runtime.onnx_file import check_self_contained
 from gocor.runtime.preprocess import resize_flow, resize_images
 from gocor.runtime.sample_pair import sample_pair
@@ -256,6 +256,15 @@ def test_a_real_network_and_an_image_of_another_size(
     np.testing.assert_allclose(flow, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
+ANY = {"batch": Range(1), "height": Range(64), "width": Range(64)}
+DYNAMIC = metadata(io="tensors", height=64, width=128, dynamic=ANY)
+GLU_DYNAMIC = metadata(
+    network="GLUNet_GOCor", io="tensors", height=256, width=256, batch=2,
+    dynamic={"batch": Range(2, 2), "height": Range(256), "width": Range(256, 320)},
+)  # fmt: skip
+BATCHES = metadata(batch=4, dynamic={"batch": Range(1, 4)})
+
+
 def rebuilt_xml(xml: Path, described: ModelMetadata) -> Path:
     """Another ONNX model, which lies beside it, for OpenVINO, whether gocor build would take it or not."""
     openvino.save_model(openvino.convert_model(xml.with_suffix(".onnx")), xml, compress_to_fp16=False)
@@ -270,6 +279,51 @@ def rebuilt_xml(xml: Path, described: ModelMetadata) -> Path:
     ]
     manifest_path(xml).write_text(json.dumps(values))
     return xml
+
+
+def check_dynamic(
+    model: Path, described: ModelMetadata, load: Callable[..., Estimator], onnx: Path | None = None
+) -> None:
+    """Any size and batch, small after large and the other way round, as in Python."""
+    for size in (described.size, (300, 270), (64, 65), (301, 317)):
+        check_like_python(model, load, size, onnx)
+
+
+@pytest.mark.parametrize("described", [DYNAMIC, GLU_DYNAMIC, BATCHES])
+def test_models_whose_sizes_vary(described: ModelMetadata, xml: Path, load: Callable[..., Estimator]) -> None:
+    onnx = save_sampler(xml.with_suffix(".onnx"), described)
+    rebuilt_xml(xml, described)
+    check_dynamic(xml, described, load, onnx)
+    info = load(xml).info
+    assert (info.height, info.width, info.batch) == (*described.size, described.batch)
+
+
+def test_sizes_out_of_range(xml: Path, load: Callable[..., Estimator]) -> None:
+    """With Python's words."""
+    onnx = save_sampler(xml.with_suffix(".onnx"), GLU_DYNAMIC)
+    wide = noise(2, metadata(height=256, width=400))
+    text = refusal(lambda: load(rebuilt_xml(xml, GLU_DYNAMIC))(*map(image, wide)), BAD_IMAGE)
+    with gocor.load(onnx) as python, pytest.raises(ShapeError) as caught:
+        python(*wide)
+    assert text == str(caught.value)
+    assert text == (
+        "width: is 400 at the network's input; this model takes from 256 to 320 in steps of 8; "
+        "gocor export --size 256x400 makes one for this"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"depth": [1, 2]}', '{"batch": [5, 9]}', '{"batch": 3}', '{"batch": ["1", null]}', "[3]",
+     '{"batch": [true, 2]}', '{"height": [1, null]}', '{"batch": [1]}', '{"batch": [0, null]}',
+     '{"batch": [1, 0]}'],
+)  # fmt: skip
+def test_damaged_ranges(damage: str, xml: Path, library: Library) -> None:
+    values = json.loads(manifest_path(xml).read_text())
+    values["metadata"]["gocor.dynamic"] = damage
+    manifest_path(xml).write_text(json.dumps(values))
+    text = f"{manifest_path(xml)}: " + PROPERTIES.format(f"dynamic '{damage}'")
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == text
 
 
 def sizes(count: int, seed: int = 0) -> list[tuple[int, int, int, int]]:
@@ -667,6 +721,14 @@ def test_images_of_any_size_in_onnxruntime(
     model = save_sampler(tmp_path / "sampler.onnx", described)
     for size in (described.size, (100, 37), (301, 80)):
         check_like_python(model, load, size)
+
+
+@ONNXRUNTIME
+@pytest.mark.parametrize("described", [DYNAMIC, GLU_DYNAMIC, BATCHES])
+def test_models_whose_sizes_vary_in_onnxruntime(
+    described: ModelMetadata, tmp_path: Path, load: Callable[..., Estimator]
+) -> None:
+    check_dynamic(save_sampler(tmp_path / "sampler.onnx", described), described, load)
 
 
 @ONNXRUNTIME
