@@ -16,6 +16,7 @@ from gocor.export.engine_build import Built, EngineBuild
 from gocor.export.engine_config import EngineConfig
 from gocor.export.engine_layers import EngineLayers
 from gocor.export.engine_monitor import Progress
+from gocor.export.engine_shapes import check_shapes
 from gocor.export.engine_source import SourceModel, read_source
 from gocor.runtime.manifest import EngineManifest, manifest_path
 from gocor.runtime.tensorrt_library import import_library
@@ -85,6 +86,7 @@ def build_engine(
     if source.metadata.int8 and source.metadata.int8.target == "cpu":
         got = "has the 8-bit form for CPUs, whose numbers TensorRT does not take"
         raise ModelError(model, got, "gocor calibrate --target tensorrt makes TensorRT's")
+    check_shapes(source.metadata, config.shapes, source.path)
     library = import_library(config.backend)
     for file in (path, config.inspect, config.timing_cache):
         if file is not None:
@@ -151,6 +153,7 @@ def _manifest(
         outputs=built.outputs,
         metadata=source.metadata,
         gocor_version=__version__,
+        shapes=config.shapes,
     )
 
 

@@ -22,7 +22,7 @@ from gocor.export.engine_layers import (
 from gocor.export.engine_monitor import BuildLog, Progress, Steps, progress_monitor, stoppable
 from gocor.export.engine_plugins import check_built, check_gpu, check_parsed, offer_plugins
 from gocor.export.engine_source import SourceModel
-from gocor.runtime.manifest import LIBRARY_NAMES, PluginForm
+from gocor.runtime.manifest import LIBRARY_NAMES, PluginForm, Shapes
 from gocor.runtime.metadata import TensorSpec
 from gocor.runtime.tensorrt_library import library_log, listening, plain
 
@@ -115,7 +115,7 @@ class EngineBuild:
             done = time.perf_counter()
             inspection = self._inspect(plan)
             steps.raise_if_stopped()
-        inputs, outputs = network_tensors(network)
+        inputs, outputs = self._interface(network)
         return Built(
             plan=plan,
             targets=tuple(self._targets) or (self._gpu.sm,),
@@ -166,8 +166,22 @@ class EngineBuild:
         self._check_interface(network)
         return network
 
+    def _interface(self, network: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs, in which the library knows no names of sizes that vary, only the model does."""
+        metadata = self._model.metadata
+        names = self._model.outputs if metadata.dynamic else {}
+        names = {spec.name: spec.shape for spec in metadata.inputs} | dict(names)
+        named = []
+        for specs in network_tensors(network):
+            whole = (TensorSpec(spec.name, spec.dtype, names.get(spec.name, spec.shape)) for spec in specs)
+            pairs = zip(specs, whole, strict=True)
+            named.append(
+                tuple(with_names if with_names.unnamed == s.unnamed else s for s, with_names in pairs)
+            )
+        return named[0], named[1]
+
     def _check_interface(self, network: Any) -> None:
-        inputs, outputs = network_tensors(network)
+        inputs, outputs = self._interface(network)
         metadata = self._model.metadata
         names = tuple(output.name for output in outputs)
         if inputs != metadata.inputs or names != metadata.output_names or metadata.flow not in outputs:
@@ -195,6 +209,8 @@ class EngineBuild:
             settings.set_flag(flags.VERSION_COMPATIBLE)
             if form == "library":  # such an engine brings its plugins along
                 settings.plugins_to_serialize = [str(self._plugin_library)]
+        if config.shapes is not None:
+            self._add_profile(builder, settings, config.shapes)
         if self._targets:
             settings.num_compute_capabilities = len(self._targets)
             for index, target in enumerate(self._targets.values()):
@@ -202,6 +218,14 @@ class EngineBuild:
         if config.timing_cache:
             self._attach_timing_cache(settings)
         return settings
+
+    def _add_profile(self, builder: Any, settings: Any, shapes: Shapes) -> None:
+        profile = builder.create_optimization_profile()
+        sized = [self._model.metadata.at(*sizes).inputs for sizes in shapes]
+        for specs in zip(*sized, strict=True):
+            profile.set_shape(specs[0].name, *(spec.shape for spec in specs))
+        if settings.add_optimization_profile(profile) < 0:
+            raise ConfigError("--shapes", f"is refused by {self._name} ({self._reason()})", "other sizes")
 
     def _attach_timing_cache(self, settings: Any) -> None:
         file = self._config.timing_cache

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gocor.core.errors import ConfigError
-from gocor.runtime.manifest import LIBRARY_NAMES, OLDEST_COMPATIBLE_SM, Backend
+from gocor.runtime.manifest import LIBRARY_NAMES, OLDEST_COMPATIBLE_SM, Backend, Shapes
 
 MAX_OPTIMIZATION_LEVEL = 5
 _SM = re.compile(r"(?:sm_?)?(\d{1,2})\.?(\d)", re.IGNORECASE)
@@ -40,6 +40,7 @@ class EngineConfig:
         inspect: JSON file for what the engine inspector says of every layer.
         hardware_compatible: the engine shall run on every GPU from Ampere on.
         version_compatible: it shall run with later versions of the same major version, too.
+        shapes: sizes to build for, of a model whose sizes vary.
         tf32: float32 convolutions and products may be computed in TF32, with 10 bits of mantissa. Faster, but
             no longer within the tolerances of ``gocor verify``.
     """
@@ -55,6 +56,7 @@ class EngineConfig:
     hardware_compatible: bool = False
     version_compatible: bool = False
     tf32: bool = False
+    shapes: Shapes | None = None
 
     @property
     def with_plugins(self) -> bool:

@@ -2,7 +2,8 @@
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gocor.core.errors import DependencyError, ModelError
@@ -21,12 +22,14 @@ class SourceModel:
         content: its bytes.
         metadata: what it says about itself.
         calls: its nodes of the domain ``gocor``.
+        outputs: shape of each, by name.
     """
 
     path: Path
     content: bytes
     metadata: ModelMetadata
     calls: tuple[OperatorCall, ...]
+    outputs: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -63,4 +66,8 @@ def read_source(path: str | Path, extra: str = "tensorrt") -> SourceModel:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     metadata = ModelMetadata.from_properties(properties, path)
     check_portable(model, path)
-    return SourceModel(path, content, metadata, tuple(operator_calls(model)))
+    shapes = {
+        value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in model.graph.output
+    }
+    return SourceModel(path, content, metadata, tuple(operator_calls(model)), shapes)

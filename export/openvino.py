@@ -79,6 +79,9 @@ def build_openvino(
         # Told to compute in f32, OpenVINO 2026.4 still runs such a model's convolutions in bf16.
         hint = "the fp32 model with --inference-precision bf16"
         raise ModelError(model, "is in bf16, which OpenVINO takes as an option of its own", hint)
+    if source.metadata.dynamic:
+        got = f"has sizes that vary ({source.metadata.varying}), which are not built for OpenVINO"
+        raise ModelError(model, got, "export without --dynamic, once for each size")
     library = import_openvino()
     check_writable(path)
     start = time.perf_counter()

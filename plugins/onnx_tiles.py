@@ -93,7 +93,8 @@ def windows(features: str) -> str:
 
 
 # Entry (ty, tx, sy, sx) of a tile's dense product (T², S²) is the answer for dy = sy-ty, dx = sx-tx.
-# `band_at` has the entries of (dy, dx, ty, tx).
+# `band_at` has the entries of (dy, dx, ty, tx). Their number is given, not left open: where the image's size
+# is open, too, TensorRT would not know how many channels come out, and its deconvolutions need that.
 BAND = """
     d_ = Squeeze (d)
     d_range = Range (zero_, d_, one_)
@@ -111,7 +112,9 @@ BAND = """
     band_at = Reshape (band_entry, any)
     dense_size = Mul (tt, ss)
     by_image_shape = Concat <axis: int = 0> (n, any, dense_size)
-    by_entry_shape = Concat <axis: int = 0> (n, any, grid)
+    band_of_a_pixel = Mul (d, d)
+    band_size = Mul (tt, band_of_a_pixel)
+    by_entry_shape = Concat <axis: int = 0> (n, band_size, grid)
     hw_axes = Constant <value_ints: ints = [2, 3]> ()
 """
 

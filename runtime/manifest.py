@@ -12,11 +12,11 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from gocor.core.errors import GocorError, MachineError, ModelError
 from gocor.core.reading import MANIFEST, MODEL, read_bytes, read_json
-from gocor.runtime.metadata import ModelMetadata, TensorSpec
+from gocor.runtime.metadata import AXES, ModelMetadata, Range, TensorSpec
 from gocor.runtime.report import to_json
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
@@ -26,6 +26,19 @@ FORMAT = 1  # raised when an older reader would misread a manifest
 OLDEST_COMPATIBLE_SM = 80  # engines built for hardware compatibility run from Ampere on, as do our plugins
 RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")  # of TensorRT-RTX 1.7
 PLUGIN_LIBRARY = "libgocor_plugins.so"  # beside the engines that need it
+
+Sizes = tuple[int, int, int]  # batch, height and width
+
+
+class Shapes(NamedTuple):
+    """Sizes that an engine takes: from the least to the most of each axis, and the usual ones are fastest."""
+
+    least: Sizes
+    usual: Sizes
+    most: Sizes
+
+
+_VARYING = re.compile(rf"(?:{'|'.join(AXES)})(?:/[1-9][0-9]{{0,3}})?")  # as height/4
 
 SomeManifest = TypeVar("SomeManifest", bound="Manifest")
 
@@ -153,6 +166,7 @@ class EngineManifest(Manifest):
             TensorRT's own.
         plugin_sha256: SHA-256 of the list of all our PTX, with its hashes, or of the library file; empty
             without a plugin.
+        shapes: sizes that it was built for, of a model whose sizes vary; None of others.
     """
 
     KIND: ClassVar[str] = "engine"
@@ -166,6 +180,17 @@ class EngineManifest(Manifest):
     tf32: bool
     plugins: PluginForm
     plugin_sha256: str
+    shapes: Shapes | None = None
+
+    @property
+    def narrowed(self) -> ModelMetadata:
+        """The model's metadata, with the sizes that the engine takes of those that the model does."""
+        described = self.metadata
+        if self.shapes is None or not described.dynamic:
+            return described
+        least, usual, most = (dict(zip(AXES, sizes, strict=True)) for sizes in self.shapes)
+        ranges = {axis: Range(least[axis], most[axis]) for axis in described.dynamic}
+        return dataclasses.replace(described, **usual, dynamic=ranges)
 
     @property
     def library(self) -> str:
@@ -225,6 +250,8 @@ class EngineManifest(Manifest):
         if self.backend == "tensorrt-rtx":
             command += ["--backend", backend]
         options = self._rtx_options(sm) if backend == "tensorrt-rtx" else self._tensorrt_options(sm)
+        if self.shapes is not None:
+            options += ["--shapes", "/".join("x".join(map(str, sizes)) for sizes in self.shapes)]
         return shlex.join(command + options + (["--tf32"] if self.tf32 else []))
 
     def _backend_for(self, sm: str) -> Backend:
@@ -257,8 +284,11 @@ class EngineManifest(Manifest):
 
     @classmethod
     def _fields(cls, values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        fields = super()._fields(values, path)
-        return fields | {"targets": _targets(fields["targets"])}
+        fields = super()._fields({"shapes": None} | dict(values), path)
+        fields |= {"targets": _targets(fields["targets"]), "shapes": _shapes(fields["shapes"])}
+        if (fields["shapes"] is None) != (fields["metadata"].dynamic is None):
+            raise ValueError(f"shapes {fields['shapes']!r}")
+        return fields
 
     @classmethod
     def _known(cls) -> Mapping[str, Collection[str]]:
@@ -277,9 +307,23 @@ def _targets(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _shapes(values: Any) -> Shapes | None:
+    if values is None:
+        return None
+    least, usual, most = (tuple(sizes) for sizes in values)
+    numbers = (*least, *usual, *most)
+    grows = len(numbers) == 9 and all(type(number) is int for number in numbers)
+    if not grows or not all(1 <= a <= b <= c for a, b, c in zip(least, usual, most, strict=True)):
+        raise ValueError(f"shapes {values!r}")
+    return Shapes(least, usual, most)
+
+
 def _tensor(values: Mapping[str, Any]) -> TensorSpec:
     name, dtype, shape = values["name"], values["dtype"], values["shape"]
-    sizes = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+    sizes = isinstance(shape, list) and all(
+        _VARYING.fullmatch(size) if isinstance(size, str) else type(size) is int and size > 0
+        for size in shape
+    )
     if not sizes or not isinstance(name, str) or not isinstance(dtype, str):
         raise ValueError(f"tensor {name!r} {dtype!r} {shape!r}")
     return TensorSpec(name, dtype, tuple(shape))

@@ -35,6 +35,22 @@ class TensorSpec:
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} {self.shape}"
 
+    @property
+    def unnamed(self) -> "TensorSpec":
+        """The same with -1 for what varies, as libraries write it that know no names."""
+        return TensorSpec(self.name, self.dtype, tuple(-1 if isinstance(n, str) else n for n in self.shape))
+
+    def sized(self, sizes: Mapping[str, int]) -> "TensorSpec":
+        """The same for sizes of axes, which dimensions are named after, as ``width`` or ``width/4``."""
+
+        def size(dimension: int | str) -> int:
+            if not isinstance(dimension, str):
+                return dimension
+            axis, _, divisor = dimension.partition("/")
+            return sizes[axis] // int(divisor or 1)
+
+        return TensorSpec(self.name, self.dtype, tuple(map(size, self.shape)))
+
 
 class Range(NamedTuple):
     """Sizes that an axis may have, ends included; any from ``minimum`` on if ``maximum`` is None."""
@@ -220,6 +236,11 @@ class ModelMetadata:
         smallest, largest = (self.dynamic or {}).get("batch", Range(1))
         batch = max(count, smallest) if largest is None else min(max(count, smallest), largest)
         return self.at(batch, *self.spec.working_size(height, width))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Batch, height and width by the names of the axes."""
+        return {axis: getattr(self, axis) for axis in AXES}
 
     def _size(self, axis: Axis) -> int | str:
         return axis if self.varies(axis) else int(getattr(self, axis))

@@ -110,7 +110,8 @@ class FlowEstimator(ABC):
             ModelError: the estimator was closed, or the model failed.
         """
         self._check_names(inputs)
-        for spec in self._sized_for(inputs).inputs:
+        sized = self._sized_for({name: array.shape for name, array in inputs.items()})
+        for spec in sized.inputs:
             name = spec.name
             if inputs[name].dtype != spec.dtype or inputs[name].shape != spec.shape:
                 raise ShapeError(
@@ -172,11 +173,10 @@ class FlowEstimator(ABC):
                 self.path, f"was given inputs {_list(inputs)}", f"its inputs are {_list(expected)}"
             )
 
-    def _sized_for(self, inputs: Mapping[str, np.ndarray]) -> ModelMetadata:
-        """The model at the sizes of its first input."""
+    def _sized_for(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelMetadata:
+        """The model at the sizes of its first input, from the shapes of all."""
         first = self.metadata.inputs[0]
-        shape = inputs[first.name].shape
-        if len(shape) != len(first.shape):
+        if not self.metadata.dynamic or len(shape := shapes[first.name]) != len(first.shape):
             return self.metadata
         batch, height, width = shape[:3] if self.metadata.io == "images" else (shape[0], *shape[2:])
         return self.metadata.at(batch, height, width)

@@ -5,6 +5,7 @@ Of everything here one call at a time may use a piece; ``Lanes`` sees to that.
 
 import contextlib
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,14 +33,20 @@ logger = logging.getLogger("gocor")
 
 
 class Buffers:
-    """Memory for some inputs or outputs, on the GPU and pinned on the host, allocated once."""
+    """Memory for some inputs or outputs at their largest, on the GPU and pinned, allocated once."""
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
-        self._host, self._device = {}, {}
+        self._host, self._device, self._used = {}, {}, {}
         for spec in specs:
-            shape = tuple(int(size) for size in spec.shape)
-            self._host[spec.name] = cuda.PinnedArray(shape, spec.dtype)
-            self._device[spec.name] = cuda.DeviceMemory(self._host[spec.name].array.nbytes)
+            self._host[spec.name] = cuda.PinnedArray(_shape(spec), spec.dtype)
+            self._used[spec.name] = self._host[spec.name].array
+            self._device[spec.name] = cuda.DeviceMemory(self._used[spec.name].nbytes)
+
+    def resize(self, specs: Sequence[TensorSpec]) -> None:
+        """Uses so much of the memory as these need."""
+        for spec in specs:
+            array, shape = self._host[spec.name].array, _shape(spec)
+            self._used[spec.name] = array.reshape(-1)[: math.prod(shape)].reshape(shape)
 
     @property
     def addresses(self) -> Addresses:
@@ -48,25 +55,26 @@ class Buffers:
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts arrays into the pinned memory."""
-        for name, pinned in self._host.items():
-            np.copyto(pinned.array, arrays[name])
+        for name, array in self._used.items():
+            np.copyto(array, arrays[name])
 
     def copies(self) -> dict[str, np.ndarray]:
         """What is in the pinned memory."""
-        return {name: pinned.array.copy() for name, pinned in self._host.items()}
+        return {name: array.copy() for name, array in self._used.items()}
 
     def upload(self, stream: Any) -> None:
         """Enqueues copies to the GPU."""
         for name, pinned in self._host.items():
-            cuda.copy(self._device[name].pointer, pinned.pointer, pinned.array.nbytes, stream)
+            cuda.copy(self._device[name].pointer, pinned.pointer, self._used[name].nbytes, stream)
 
     def download(self, stream: Any) -> None:
         """Enqueues copies from the GPU."""
         for name, pinned in self._host.items():
-            cuda.copy(pinned.pointer, self._device[name].pointer, pinned.array.nbytes, stream)
+            cuda.copy(pinned.pointer, self._device[name].pointer, self._used[name].nbytes, stream)
 
     def close(self) -> None:
         """Frees everything."""
+        self._used.clear()
         for memory in (*self._host.values(), *self._device.values()):
             memory.close()
 
@@ -84,6 +92,17 @@ class Context:
         self._context = engine.create_execution_context()
         if self._context is None:
             raise self._failure("gave no execution context")
+
+    def resize(self, inputs: Sequence[TensorSpec]) -> None:
+        """Sets the sizes of inputs that vary.
+
+        Raises:
+            CudaError: TensorRT refuses.
+        """
+        self._log.take_error()  # of somebody else
+        for spec in inputs:
+            if not self._context.set_input_shape(spec.name, _shape(spec)):
+                raise self._failure(f"took no shape {spec.shape} for {spec.name}")
 
     def enqueue(self, addresses: Addresses, stream: Any) -> None:
         """Enqueues the network on a stream.
@@ -170,9 +189,10 @@ class Lane:
     Args:
         library: TensorRT's or TensorRT-RTX's module.
         engine: deserialised.
-        inputs: of the engine.
-        outputs: of the engine.
+        inputs: of the engine, at their largest.
+        outputs: of the engine, likewise.
         graphs: use CUDA graphs, if the engine can be captured.
+        varies: its sizes do. A graph would hold for one size, so there are none then.
 
     Attributes:
         stream: its own.
@@ -184,19 +204,21 @@ class Lane:
 
     def __init__(
         self, library: Any, engine: Any,
-        inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], graphs: bool,
+        inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], graphs: bool, varies: bool = False,
     ) -> None:  # fmt: skip
         self._parts = contextlib.ExitStack()  # closed in reverse order
         self.stream, self._done = self._own(cuda.Stream()), self._own(cuda.Event())
         self._inputs, self._outputs = self._own(Buffers(inputs)), self._own(Buffers(outputs))
         self._context = self._own(Context(library, engine))
         self._parts.callback(_wait_for, self._done, self.stream)
+        if varies:
+            self._context.resize(inputs)
         # A first run compiles, loads and allocates what is left of that, which no graph can hold.
         self._whole_call()
         self.stream.synchronize()
         self._graph: cuda.Graph | None = None
         self._repeated: RepeatedGraphs | None = None
-        self.no_graph = self._capture() if graphs else "not wanted"
+        self.no_graph = self._capture() if graphs and not varies else "not wanted"
 
     def _own(self, part: _Part) -> _Part:
         self._parts.callback(part.close)
@@ -218,6 +240,12 @@ class Lane:
         addresses = {**self._inputs.addresses, **self._outputs.addresses}
         self._context.enqueue(addresses, self.stream.handle)
         self._outputs.download(self.stream.handle)
+
+    def resize(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Gives inputs and outputs that vary their sizes for the next call."""
+        self._context.resize(inputs)
+        self._inputs.resize(inputs)
+        self._outputs.resize(outputs)
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the network from main memory to main memory."""
@@ -255,6 +283,10 @@ def _wait_for(done: cuda.Event, stream: cuda.Stream) -> None:
     with contextlib.suppress(CudaError):  # if the GPU is lost there is nothing to wait for
         done.synchronize()
         stream.synchronize()
+
+
+def _shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(int(size) for size in spec.shape)
 
 
 class ClosedError(Exception):

@@ -15,7 +15,7 @@ from gocor.runtime import cuda
 from gocor.runtime.cuda import CudaError
 from gocor.runtime.device_array import BorrowedTensor, DeviceArray, borrow
 from gocor.runtime.manifest import LIBRARY_NAMES, PLUGIN_LIBRARY, EngineManifest
-from gocor.runtime.metadata import TensorSpec
+from gocor.runtime.metadata import AXES, TensorSpec
 from gocor.runtime.session import FlowEstimator
 from gocor.runtime.tensorrt_execution import ClosedError, Lane, Lanes
 from gocor.runtime.tensorrt_library import import_library, library_log
@@ -63,7 +63,7 @@ class TensorRTEstimator(FlowEstimator):
             raise ProviderError("provider", got, f"{manifest.backend}, or none")
         library, self.device, plan = _check_before_loading(manifest)
         self.manifest = manifest
-        super().__init__(path, manifest.metadata, manifest.backend, {})
+        super().__init__(path, manifest.narrowed, manifest.backend, {})
         with self._on_gpu():
             self._engine = _Engine(library, manifest, plan, cuda_graph)
             del plan  # as large as the engine, which has copied it
@@ -109,7 +109,8 @@ class TensorRTEstimator(FlowEstimator):
         as a CUDA graph.
 
         Args:
-            inputs: by name, of dtype and shape of ``metadata.inputs``, contiguous, with ``__dlpack__``.
+            inputs: by name, of dtype and shape of ``metadata.inputs``, contiguous, with ``__dlpack__``; where
+                sizes vary, also with ``shape``.
             stream: handle of a CUDA stream, or a stream of PyTorch, CuPy or cuda.core (``__cuda_stream__``).
             outputs: by name, where to put results; those that are not given are allocated.
 
@@ -122,7 +123,8 @@ class TensorRTEstimator(FlowEstimator):
             ModelError: the estimator was closed, or the engine failed.
         """
         self._check_names(inputs)
-        given, specs = dict(outputs or {}), {spec.name: spec for spec in self.manifest.outputs}
+        taken, results = self._sized(inputs)
+        given, specs = dict(outputs or {}), {spec.name: spec for spec in results}
         if unknown := given.keys() - specs.keys():
             raise ShapeError(
                 self.path,
@@ -132,15 +134,26 @@ class TensorRTEstimator(FlowEstimator):
         borrowed = _borrowed_stream(stream)
         with self._on_gpu(), self._lanes.lane() as lane:
             handle = lane.stream.handle if borrowed is None else borrowed.handle
-            tensors = self._borrow(inputs, self.manifest.inputs, handle)
+            tensors = self._borrow(inputs, taken, handle)
             tensors |= self._borrow(given, [specs[name] for name in given], handle, write=True)
             for name in specs.keys() - given.keys():
                 given[name] = DeviceArray(_sizes(specs[name]), self.device, borrowed)
+            if self.metadata.dynamic:
+                lane.resize(taken, results)
             addresses = {name: tensor.pointer for name, tensor in sorted({**given, **tensors}.items())}
             lane.enqueue(addresses, handle)
             if borrowed is None:
                 lane.stream.synchronize()
         return {name: given[name] for name in specs}
+
+    def _sized(self, inputs: Mapping[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of a call, at the sizes of its inputs."""
+        shapes = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in inputs.items()}
+        sizes = self._sized_for(shapes).sizes
+        taken, results = (
+            tuple(s.sized(sizes) for s in specs) for specs in (self.manifest.inputs, self.manifest.outputs)
+        )
+        return taken, results
 
     def _borrow(
         self, tensors: Mapping[str, Any], specs: Iterable[TensorSpec], stream: Any, *, write: bool = False
@@ -151,6 +164,8 @@ class TensorRTEstimator(FlowEstimator):
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with self._on_gpu(), self._lanes.lane() as lane:
+            if self.metadata.dynamic:
+                lane.resize(*self._sized(inputs))
             return lane.run(inputs)
 
     def _release(self) -> None:
@@ -188,8 +203,13 @@ class _Engine:
         """A new execution context with everything that it needs."""
         if (engine := self._engine) is None:
             raise ClosedError
-        lane = Lane(self._library, engine, self._manifest.inputs, self._manifest.outputs, self._cuda_graph)
-        if self._cuda_graph and lane.no_graph and not self._noted:
+        varies = self._manifest.shapes is not None
+        largest = dict(zip(AXES, self._manifest.shapes.most, strict=True)) if self._manifest.shapes else {}
+        inputs, outputs = (
+            [s.sized(largest) for s in specs] for specs in (self._manifest.inputs, self._manifest.outputs)
+        )
+        lane = Lane(self._library, engine, inputs, outputs, self._cuda_graph, varies)
+        if self._cuda_graph and not varies and lane.no_graph and not self._noted:
             self._noted = True
             logger.warning("%s runs without CUDA graphs: %s", self._manifest.path.name, lane.no_graph)
         return lane
@@ -275,7 +295,7 @@ def _check_interface(library: Any, engine: Any, manifest: EngineManifest) -> Non
     for mode, kind in ((library.TensorIOMode.INPUT, "inputs"), (library.TensorIOMode.OUTPUT, "outputs")):
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         found = {_tensor_spec(library, engine, n) for n in names if engine.get_tensor_mode(n) == mode}
-        if found != set(getattr(manifest, kind)):
+        if found != {spec.unnamed for spec in getattr(manifest, kind)}:
             expected = "; ".join(map(str, getattr(manifest, kind)))
             raise ModelError(
                 manifest.path,

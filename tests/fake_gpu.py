@@ -466,6 +466,7 @@ class NetworkRun:
 
     context: ContextState
     addresses: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
     turn: int = -1
 
     def launched(self) -> "NetworkRun":
@@ -483,17 +484,20 @@ class NetworkRun:
         context.computed += 1
         feed = {}
         for name, spec in engine.specs.items():
-            context.gpu.use(self.addresses[name], spec.array.nbytes)
             if spec.mode == TensorIOMode.INPUT:
-                feed[name] = array_at(self.addresses[name], spec.array).copy()
+                like = np.empty(self.shapes.get(name, spec.array.shape), spec.array.dtype)
+                context.gpu.use(self.addresses[name], like.nbytes)
+                feed[name] = array_at(self.addresses[name], like).copy()
         for name, values in engine.infer(feed).items():
-            array_at(self.addresses[name], engine.specs[name].array)[...] = values
+            context.gpu.use(self.addresses[name], values.nbytes)
+            array_at(self.addresses[name], values)[...] = values
 
 
 class IExecutionContext:
     def __init__(self, engine: "ICudaEngine") -> None:
         self.engine, self.gpu = engine, engine.gpu
         self.addresses: dict[str, int] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.state = ContextState(self.gpu, engine)
         self.activations = self.gpu.allocate(engine.activations)
         self.busy = threading.Lock()
@@ -510,6 +514,12 @@ class IExecutionContext:
             self.addresses[name] = memory
         return name in self.engine.specs and memory % ALIGNMENT == 0
 
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        wanted = self.engine.get_tensor_shape(name)
+        with self.alone():
+            self.shapes[name] = tuple(shape)
+        return len(shape) == len(wanted) and all(w in (-1, n) for n, w in zip(shape, wanted, strict=True))
+
     def execute_async_v3(self, stream_handle: int) -> bool:
         with self.alone(), self.gpu.lock:
             gpu, specs = self.gpu, self.engine.specs
@@ -523,7 +533,11 @@ class IExecutionContext:
             if not gpu.enqueues:
                 self.engine.say("[x.cpp::run::7] Error Code 1: Cuda Runtime (an illegal memory access)")
                 return False
-            run = NetworkRun(self.state, dict(self.addresses))
+            varying = {name for name, spec in specs.items() if "INPUT" in spec.mode.name and -1 in spec.shape}
+            if not varying <= self.shapes.keys():
+                self.engine.say("Error Code 3: API Usage Error (an input has no shape)")
+                return False
+            run = NetworkRun(self.state, dict(self.addresses), dict(self.shapes))
             gpu.enqueue(stream_handle, run if capturing else run.launched())
         return True
 
@@ -551,9 +565,10 @@ class ICudaEngine:
         for mode, nodes in (("INPUT", session.get_inputs()), ("OUTPUT", session.get_outputs())):
             for node in nodes:
                 dtype = {"tensor(float)": "FLOAT", "tensor(uint8)": "UINT8"}[node.type]
-                array = np.empty(node.shape, nptype(DataType[dtype]))
+                shape = [-1 if isinstance(size, str) else size for size in node.shape]
+                array = np.empty([max(size, 0) for size in shape], nptype(DataType[dtype]))
                 self.specs[node.name] = SimpleNamespace(
-                    mode=TensorIOMode[mode], dtype=DataType[dtype], array=array
+                    mode=TensorIOMode[mode], dtype=DataType[dtype], array=array, shape=shape
                 )
 
     def infer(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -577,7 +592,7 @@ class ICudaEngine:
         return self.specs[name].dtype
 
     def get_tensor_shape(self, name: str) -> list[int]:
-        return list(self.specs[name].array.shape)
+        return list(self.specs[name].shape)
 
     def create_execution_context(
         self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
@@ -753,5 +768,5 @@ def engine_of(model: Path, path: Path, described: ModelMetadata, **changes: Any)
 def _output(described: ModelMetadata, name: str) -> TensorSpec:
     """Of a toy model, whose coarse flows are as large as the last."""
     if name == ORIENTATION_SCORE:
-        return TensorSpec(name, "float32", (described.batch,))
+        return TensorSpec(name, "float32", described.flow.shape[:1])
     return TensorSpec(name, "float32", described.flow.shape)

@@ -17,6 +17,7 @@ EPILOG = examples(
     "gocor build model.onnx -o model.engine",
     "gocor build model.onnx -o model.engine --workspace 4GiB --timing-cache timing.cache",
     "gocor build model.onnx -o model.engine --backend tensorrt-rtx  # needs no GPU",
+    "gocor build any.onnx -o any.engine --shapes 1x256x256/1x384x512/4x768x1024  # of varying sizes",
     "gocor build model.onnx -o model.xml --backend openvino  # for CPUs",
 )
 SHOWN = 3  # names of layers
@@ -75,6 +76,13 @@ def build(
         bool,
         typer.Option("--tf32", help="Let float32 products lose 13 bits of mantissa. Faster, less exact."),
     ] = False,
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEAST/USUAL/MOST",
+            help="For a model of varying sizes, batch x height x width: 1x256x256/1x384x512/4x768x1024.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Build an engine for TensorRT or TensorRT-RTX, or a model for OpenVINO.
@@ -87,6 +95,7 @@ def build(
     from gocor.export.engine import EngineReport
     from gocor.export.engine_config import EngineConfig, parse_bytes
     from gocor.export.engine_config import compute_capability as parsed
+    from gocor.export.engine_shapes import parse_shapes
 
     config = EngineConfig(
         backend=backend, workspace=parse_bytes(workspace) if workspace else None,  # type: ignore[arg-type]
@@ -94,6 +103,7 @@ def build(
         compute_capabilities=tuple(parsed(text) for text in compute_capability or ()),
         plugins=plugins, plugin_library=plugin_library, inspect=inspect,  # type: ignore[arg-type]
         hardware_compatible=hardware_compatible, version_compatible=version_compatible, tf32=tf32,
+        shapes=parse_shapes(shapes) if shapes is not None else None,
     )  # fmt: skip
     with progress(f"build {output.name}") as show:
         report = build_model(model, output, config, inference_precision, show)

@@ -20,7 +20,8 @@ from gocor.core.errors import ConfigError, GocorError, ModelError, ShapeError
 from gocor.core.files import sha256
 from gocor.runtime import dlpack, tensorrt_session
 from gocor.runtime.device_array import DeviceArray
-from gocor.runtime.manifest import EngineManifest, manifest_path
+from gocor.runtime.manifest import EngineManifest, Shapes, manifest_path
+from gocor.runtime.metadata import Range
 from gocor.runtime.session import load
 from gocor.runtime.tensorrt_execution import GRAPHS
 from gocor.runtime.tensorrt_library import library_log
@@ -94,6 +95,81 @@ def test_preprocessed_tensors(gpu: Gpu, tmp_path: Path) -> None:
     np.testing.assert_array_equal(estimator(*pair), load(tmp_path / "toy.onnx")(*pair))
     outputs = estimator.run({i.name: np.ones(i.shape, np.float32) for i in described.inputs})
     assert list(outputs) == ["flow6", "flow5", "flow4", "flow3", "flow2"]
+
+
+VARYING = metadata(
+    network="GLUNet", io="tensors", height=256, width=320,
+    dynamic={"batch": Range(1), "height": Range(256), "width": Range(256, 1080)},
+)  # fmt: skip
+SHAPES = Shapes((1, 256, 256), (1, 256, 320), (3, 304, 400))
+
+
+def test_sizes_that_vary(gpu: Gpu, tmp_path: Path) -> None:
+    estimator = load(save_engine(tmp_path / "toy.engine", VARYING, shapes=SHAPES))
+    onnx = load(tmp_path / "toy.onnx")
+    assert estimator.metadata.dynamic == {
+        "batch": Range(1, 3), "height": Range(256, 304), "width": Range(256, 400)
+    }  # fmt: skip
+    live = len(gpu.live())
+    for count, height, width in ((1, 256, 256), (3, 300, 400), (5, 260, 320), (1, 256, 256)):
+        pair = images(count, height=height, width=width)
+        ours, theirs = (e.estimate(*pair) for e in (estimator, onnx))
+        np.testing.assert_array_equal(ours.flow, theirs.flow)
+        np.testing.assert_array_equal(ours.orientation_score, theirs.orientation_score)
+    assert len(gpu.live()) == live
+    assert "cudaGraphLaunch" not in gpu.log
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width", "text"),
+    [
+        (
+            1,
+            300,
+            408,
+            "width: is 408 at the network's input; this model takes from 256 to 400 in steps of 8; ",
+        ),
+        (
+            1,
+            312,
+            256,
+            "height: is 312 at the network's input; this model takes from 256 to 304 in steps of 8; ",
+        ),
+    ],
+)
+def test_sizes_beyond_those_of_the_build_are_refused(
+    gpu: Gpu, tmp_path: Path, count: int, height: int, width: int, text: str
+) -> None:
+    estimator = load(save_engine(tmp_path / "toy.engine", VARYING, shapes=SHAPES))
+    with pytest.raises(ShapeError) as caught:
+        estimator(*images(count, height=height, width=width))
+    assert str(caught.value).startswith(text)
+
+
+def test_sizes_that_vary_on_the_device(gpu: Gpu, tmp_path: Path) -> None:
+    estimator = load(save_engine(tmp_path / "toy.engine", VARYING, shapes=SHAPES))
+    assert isinstance(estimator, TensorRTEstimator)
+    onnx = load(tmp_path / "toy.onnx")
+    for sizes in ((2, 264, 328), (3, 256, 256)):
+        inputs = {
+            spec.name: np.random.default_rng(7).random([int(n) for n in spec.shape], np.float32)
+            for spec in VARYING.at(*sizes).inputs
+        }
+        tensors = {name: CudaTensor(gpu, array) for name, array in inputs.items()}
+        for tensor in tensors.values():
+            tensor.shape = tensor.array.shape  # type: ignore[attr-defined]
+        outputs = estimator.run_on_device(tensors)
+        for name, array in onnx.run(inputs).items():
+            np.testing.assert_array_equal(outputs[name].numpy(), array)
+
+
+def test_shapes_that_tensorrt_refuses(gpu: Gpu, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator = load(save_engine(path, VARYING, shapes=SHAPES))
+    monkeypatch.setattr(fake_gpu.IExecutionContext, "set_input_shape", lambda *_: False)
+    with pytest.raises(ModelError) as caught:
+        estimator(*images(height=256, width=256))
+    got = "TensorRT: took no shape (1, 3, 256, 256) for reference"
+    assert got.removeprefix("TensorRT: ") in str(caught.value)
 
 
 def test_results_do_not_change_with_the_next_call(gpu: Gpu, path: Path) -> None:
