@@ -26,7 +26,7 @@ from gocor.runtime.openvino_manifest import (
     OpenVINOManifest,
     weights_path,
 )
-from gocor.runtime.openvino_session import import_openvino, release_of, tensor_specs
+from gocor.runtime.openvino_session import import_openvino, openvino_core, release_of, tensor_specs
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def build_openvino(
     library = import_openvino()
     check_writable(path)
     start = time.perf_counter()
-    converted = _convert(library, source)
+    converted = _convert(source)
     outputs = _outputs(converted, source)
     graph, weights = _serialize(library, converted, source.path)
     manifest = OpenVINOManifest(
@@ -126,7 +126,7 @@ def _check_distinct(model: Path, path: Path) -> None:
             raise ConfigError(file, "is the model itself", "another name, such as model.xml")
 
 
-def _convert(library: Any, source: SourceModel) -> Any:
+def _convert(source: SourceModel) -> Any:
     """OpenVINO's graph, its function bodies inlined and everything constant computed.
 
     Not by ``openvino.convert_model``: that tells Google Analytics about every call, unasked.
@@ -139,7 +139,7 @@ def _convert(library: Any, source: SourceModel) -> Any:
     try:
         from openvino._offline_transformations import apply_moc_transformations
 
-        converted = library.Core().read_model(inlined.SerializeToString())
+        converted = openvino_core().read_model(inlined.SerializeToString())
         # What convert_model does, too. openvino.passes.ConstantFolding would turn 8-bit weights to floats.
         apply_moc_transformations(converted, True)
     except Exception as error:  # what pybind11 makes of C++ exceptions

@@ -192,11 +192,11 @@ def print_probe() -> None:
 
 def print_openvino_probe() -> None:
     """Computes something with OpenVINO and prints what stands in its way as JSON; for ``probe_openvino``."""
-    from gocor.runtime.openvino_session import import_openvino
+    from gocor.runtime.openvino_session import openvino_core
 
     hint = ""
     try:
-        core = import_openvino().Core()
+        core = openvino_core()
         core.compile_model(core.read_model(TINY_MODEL), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except GocorError as error:
         hint = f"{error.got}; {error.expected}"

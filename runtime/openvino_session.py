@@ -1,5 +1,6 @@
 """Models in OpenVINO, on the CPU, in a precision that is always said."""
 
+import functools
 import logging
 import re
 from collections import Counter
@@ -161,6 +162,20 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of the process, which is never given back.
+
+    With each, OpenVINO gives the calling thread another stack for signal handlers, and frees it with the
+    Core: two of them freed in the order of their making, or one in another thread, and Ctrl-C ends Python
+    with a segmentation fault (seen with 2026.4).
+
+    Raises:
+        DependencyError: see ``import_openvino``.
+    """
+    return import_openvino().Core()
+
+
 def release_of(library: Any) -> str:
     """``2026.4.1`` of ``2026.4.1-22000-abcdef``."""
     found = re.match(r"\d+(\.\d+)*", getattr(library, "__version__", ""))
@@ -172,7 +187,7 @@ def _compile(
     throughput: bool,
 ) -> Any:  # fmt: skip
     graph, weights = manifest.read_checked()
-    core = library.Core()
+    core = openvino_core()
     if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         hint = f"f32: {manifest.rebuild}".replace(" --inference-precision bf16", "")
         raise ProviderError("--inference-precision", "bf16 is not there on this CPU", hint)

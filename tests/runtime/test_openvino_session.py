@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -19,10 +20,10 @@ from gocor.runtime import benchmark, openvino_session
 from gocor.runtime.manifest import manifest_path
 from gocor.runtime.metadata import TensorSpec
 from gocor.runtime.openvino_manifest import OpenVINOManifest, weights_path
-from gocor.runtime.openvino_session import Execution, OpenVINOEstimator
+from gocor.runtime.openvino_session import Execution, OpenVINOEstimator, openvino_core
 
 openvino = pytest.importorskip("openvino")
-HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+HAS_BF16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def pairs(count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +173,7 @@ def test_a_cpu_without_bf16_is_no_cpu_for_it(tmp_path: Path, monkeypatch: pytest
             return ["FP32", "INT8"]
 
     xml = save_xml(tmp_path / "toy.xml", inference_precision="bf16")
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino_session, "openvino_core", Core)
     assert refusal(lambda: gocor.load(xml)) == (
         f"--inference-precision: bf16 is not there on this CPU; f32: gocor build {xml.with_suffix('.onnx')} "
         f"-o {xml} --backend openvino"
@@ -282,6 +283,27 @@ def test_a_failing_model_names_its_file(xml: Path, monkeypatch: pytest.MonkeyPat
         assert refusal(lambda: estimator(*pairs())) == (
             f"{xml}: failed in OpenVINO (out of memory); see gocor doctor"
         )
+
+
+def test_ctrl_c_after_estimators_have_come_and_gone(xml: Path) -> None:
+    script = """if True:
+        import gc, signal, sys, threading, gocor
+        first, second = (gocor.load(sys.argv[1]) for _ in range(2))
+        first.close()
+        del first
+        there = [second]
+        del second
+        thread = threading.Thread(target=there.clear)
+        thread.start()
+        thread.join()
+        gc.collect()
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("in order")
+    """
+    command = [sys.executable, "-X", "faulthandler", "-c", script, str(xml)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "in order\n"
 
 
 def test_without_openvino_it_says_which_extra_brings_it(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,14 @@ std::vector<Tensor> tensors(const std::vector<ov::Output<const ov::Node>>& ports
     return found;
 }
 
+// Never given back: with each Core OpenVINO gives the calling thread another stack for signal handlers, and frees it with
+// the Core. Freed in another order or thread, it leaves programs whose handlers use that stack (Python, Java, Go) with
+// none.
+ov::Core& shared_core() {
+    static auto* const core = new ov::Core;
+    return *core;
+}
+
 std::string installed() {
     const std::string version = ov::get_openvino_version().buildNumber;
     return version.substr(0, version.find('-'));
@@ -172,7 +180,7 @@ public:
 private:
     void compile(const std::string& graph, const std::string& wanted, int threads) {
         const std::string hint = "rebuild it: " + manifest_.rebuild();
-        ov::Core core;
+        ov::Core& core = shared_core();
         if (wanted == "bf16") {
             const auto capabilities = core.get_property(DEVICE, ov::device::capabilities);
             if (std::find(capabilities.begin(), capabilities.end(), "BF16") == capabilities.end()) {
