@@ -30,7 +30,7 @@ from toy_models import METADATA, metadata
 
 import gocor
 from gocor.runtime.manifest import manifest_path
-from gocor.runtime.metadata import ModelMetadata
+from gocor.runtime.metadata import ModelMetadata, Range
 
 pytest.importorskip("onnxruntime")
 
@@ -109,6 +109,70 @@ def test_the_flow_of_images_of_any_size(
         np.testing.assert_array_equal(flow, expected.flow)
         if expected.orientation_score is not None:
             np.testing.assert_allclose(scores, expected.orientation_score, rtol=1e-5)
+
+
+ANY = {"batch": Range(1), "height": Range(64), "width": Range(64)}
+DYNAMIC = metadata(io="tensors", height=64, width=128, dynamic=ANY)
+BATCHES = metadata(batch=2, dynamic={"batch": Range(1)})
+
+
+def save_dynamic(path: Path, described: ModelMetadata) -> Path:
+    """An engine that takes up to three pairs, and with tensors sides of up to 384."""
+    engine = save_engine(path, described, ("most 3 384",))
+    sides = [(64, 64), (64, 128), (384, 384)] if described.io == "tensors" else [described.size] * 3
+    return changed(engine, shapes=[[1 + n, *size] for n, size in enumerate(sides)])
+
+
+@pytest.mark.parametrize("described", [DYNAMIC, BATCHES])
+def test_engines_whose_sizes_vary(
+    described: ModelMetadata, tmp_path: Path, load: Callable[..., Estimator]
+) -> None:
+    engine = save_dynamic(tmp_path / "model.engine", described)
+    estimator = load(engine)
+    assert (estimator.info.batch, estimator.info.height, estimator.info.width) == (2, *described.size)
+    for count, size in ((1, described.size), (5, (300, 200)), (2, (65, 30)), (5, (300, 200))):
+        references, queries = pictures(count, size), pictures(count, size, 1)
+        flow = estimator(images(references), images(queries), count)  # of five pairs three at once, then two
+        np.testing.assert_array_equal(flow, pythons(engine, references, queries).flow)
+
+
+def test_sizes_that_an_engine_was_not_built_for(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    estimator = load(save_dynamic(tmp_path / "model.engine", DYNAMIC))
+    text = refusal(lambda: estimator(*map(image, pictures(2, (64, 400)))), BAD_IMAGE)
+    assert text == (
+        "width: is 448 at the network's input; this model takes from 64 to 384 in steps of 64; "
+        "gocor export --size 64x448 makes one for this"
+    )
+
+
+def test_enqueueing_takes_the_usual_batch(
+    tmp_path: Path, load: Callable[..., Estimator], gpu: FakeGpu
+) -> None:
+    engine = save_dynamic(tmp_path / "model.engine", BATCHES)
+    pair = OnGpu(gpu, load(engine), 0)
+    pair.enqueue()
+    np.testing.assert_array_equal(pair.wait(), pythons(engine, pair.references, pair.queries).flow)
+    pair.free()
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [None, [], [[1, 64, 64]] * 2, [[1, 64]] * 3, [[2, 64, 64], [1, 64, 64], [3, 64, 64]], [[0, 64, 64]] * 3,
+     [[1, 64, 1 << 17]] * 3, [["1", 64, 64]] * 3, "shapes", [[1, 64, 64.5]] * 3],
+)  # fmt: skip
+def test_shapes_that_are_none(shapes: Any, tmp_path: Path, library: Library, gpu: FakeGpu) -> None:
+    engine = changed(save_dynamic(tmp_path / "model.engine", DYNAMIC), shapes=shapes)
+    reason = "shapes are not the least, usual and most of each axis"
+    text = f"{manifest_path(engine)}: is a damaged engine manifest ({reason}); build the engine again"
+    assert refusal(lambda: library.load(engine), BAD_MODEL) == text
+
+
+def test_the_command_that_builds_it_again_has_its_shapes(
+    tmp_path: Path, library: Library, gpu: FakeGpu
+) -> None:
+    engine = changed(save_dynamic(tmp_path / "model.engine", DYNAMIC), targets=["sm_80"])
+    text = refusal(lambda: library.load(engine), BAD_MODEL)
+    assert text.endswith(f": {again(engine)} --shapes 1x64x64/2x64x128/3x384x384")
 
 
 def test_what_an_engine_says_of_itself(

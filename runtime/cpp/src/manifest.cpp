@@ -12,6 +12,7 @@ namespace gocor {
 namespace {
 
 constexpr std::int64_t FORMAT = 1;
+constexpr std::int64_t LARGEST_SIZE = 1 << 16;  // so that no product of sizes overflows
 
 Failure damaged(const std::string& path, const std::string& kind, const std::string& reason) {
     return bad_model(path, "is a damaged " + kind + " manifest (" + reason + ")", "build the " + kind + " again");
@@ -130,6 +131,26 @@ std::vector<std::string> Manifest::texts(const std::string& name) const {
         throw damaged(path + ".json", kind, error.what());
     }
     return result;
+}
+
+std::vector<std::vector<std::int64_t>> Manifest::shapes() const {
+    std::vector<std::vector<std::int64_t>> found;
+    const Json* const given = values.find("shapes");
+    if (given != nullptr && given->kind != Json::Kind::null) {
+        for (const Json& sizes : given->values) {
+            found.emplace_back();
+            for (const Json& size : sizes.values) found.back().push_back(size.integer);
+        }
+    }
+    bool right = found.empty() == metadata.dynamic.empty() && (found.empty() || found.size() == 3);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        right = right && found[i].size() == 3;
+        for (std::size_t axis = 0; right && axis < 3; ++axis) {
+            right = found[i][axis] >= (i == 0 ? 1 : found[i - 1][axis]) && found[i][axis] <= LARGEST_SIZE;
+        }
+    }
+    if (right) return found;
+    throw damaged(path + ".json", kind, "shapes are not the least, usual and most of each axis");
 }
 
 void Manifest::check_bytes(const std::string& file, const void* data, std::size_t size, const std::string& name) const {

@@ -27,6 +27,9 @@ struct Manifest {
     const std::string& text(const std::string& name) const;
     bool flag(const std::string& name) const;
     std::vector<std::string> texts(const std::string& name) const;
+    // What an engine of varying sizes was built for: least, usual and most, each batch, height and width. Empty of
+    // others.
+    std::vector<std::vector<std::int64_t>> shapes() const;
 
     // Bytes that are, one by one, those that were built: `name` is that of their SHA-256.
     void check_bytes(const std::string& file, const void* data, std::size_t size, const std::string& name) const;

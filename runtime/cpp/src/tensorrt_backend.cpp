@@ -271,7 +271,7 @@ public:
         check_tensors(nvinfer1::TensorIOMode::kINPUT, "inputs", manifest_.inputs);
         check_tensors(nvinfer1::TensorIOMode::kOUTPUT, "outputs", manifest_.outputs);
         metadata = manifest_.metadata;
-        narrow_ranges();
+        narrow_sizes();
         backend = "tensorrt";
         precision = metadata.precision;
     }
@@ -297,6 +297,12 @@ private:
         if (manifest_.flag("hardware_compatible")) manifest_.options += " --hardware-compatible";
         if (manifest_.flag("version_compatible")) manifest_.options += " --version-compatible";
         if (manifest_.flag("tf32")) manifest_.options += " --tf32";
+        std::string shapes;
+        for (const auto& sizes : manifest_.shapes()) {
+            shapes += (shapes.empty() ? " --shapes " : "/") + std::to_string(sizes[0]) + "x" +
+                      std::to_string(sizes[1]) + "x" + std::to_string(sizes[2]);
+        }
+        manifest_.options += shapes;
     }
 
     void check_runs_here() const {
@@ -359,15 +365,15 @@ private:
                         "build the plugin library for TensorRT " + manifest_.library_version);
     }
 
-    // Sizes vary as far as the engine's optimisation profile goes.
-    void narrow_ranges() {
-        if (metadata.dynamic.empty()) return;
-        const nvinfer1::Dims least = engine_->getProfileShape("reference", 0, nvinfer1::OptProfileSelector::kMIN);
-        const nvinfer1::Dims most = engine_->getProfileShape("reference", 0, nvinfer1::OptProfileSelector::kMAX);
-        const int height = metadata.tensors() ? 2 : 1;
+    // Sizes vary as far as the engine was built for, not as far as the model's do.
+    void narrow_sizes() {
+        const std::vector<std::vector<std::int64_t>> shapes = manifest_.shapes();
+        if (shapes.empty()) return;
+        metadata.batch = shapes[1][0];
+        metadata.size = {shapes[1][1], shapes[1][2]};
         for (auto& [axis, range] : metadata.dynamic) {
-            const int at = axis == "batch" ? 0 : axis == "height" ? height : height + 1;
-            range = {least.d[at], most.d[at]};
+            const std::size_t at = axis == "batch" ? 0 : axis == "height" ? 1 : 2;
+            range = {shapes[0][at], shapes[2][at]};
         }
     }
 
