@@ -296,6 +296,9 @@ def _read(path: Path) -> Source:
     if count := quantized_nodes(model.graph.node):
         got = f"is already quantised ({count} nodes of 8-bit arithmetic)"
         raise ModelError(path, got, "give the float32 model that it was made from")
+    if read.metadata.dynamic:
+        got = f"has sizes that vary ({read.metadata.varying}), and ranges are measured at one"
+        raise ModelError(path, got, "give a model exported without --dynamic")
     if read.metadata.precision == "bf16":
         got = "computes in bfloat16, which ONNX Runtime does not run on the CPU"
         raise ModelError(path, got, "give the model of gocor export --precision fp16 or fp32")

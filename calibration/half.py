@@ -122,6 +122,9 @@ def export_within(
 
     start = time.perf_counter()
     asked.check(config.precision)
+    if config.dynamic:
+        got = "measures parts at one size, and --dynamic was given"
+        raise ConfigError("--budget" if asked.budget else "--sensitivity", got, "leave one of them out")
     held_out = to_compare(asked.pairs, config.height, config.width)
     model, metadata = trace_export(network, path, config, progress)
     with tempfile.TemporaryDirectory(prefix="gocor-") as folder:

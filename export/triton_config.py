@@ -11,13 +11,14 @@ from typing import Literal
 from gocor.core.errors import ConfigError, ModelError
 from gocor.export.inspection import inspect_model
 from gocor.runtime.manifest import LIBRARY_NAMES, PLUGIN_LIBRARY, EngineManifest, manifest_path
-from gocor.runtime.metadata import ModelMetadata, TensorSpec
+from gocor.runtime.metadata import ModelMetadata, Range, TensorSpec
 from gocor.runtime.openvino_manifest import OPENVINO_SUFFIX, OpenVINOManifest, read_manifest
 from gocor.runtime.session import BUILT_SUFFIXES, CHECKPOINT_SUFFIXES, check_model_file
 
 TritonProvider = Literal["cpu", "cuda"]
 PROVIDERS: tuple[TritonProvider, ...] = ("cpu", "cuda")
 MOST_INSTANCES = 1024
+DEFAULT_MAX_BATCH = 8  # of a model for any batch, unless it is meant for larger ones
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 DTYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 F32_ON_OPENVINO = (
@@ -145,19 +146,29 @@ class ServedModel:
         return values
 
     @property
+    def max_batch(self) -> int:
+        """Largest batch that the server may make of requests; 0 where the model's batch is fixed."""
+        if not self.metadata.varies("batch"):
+            return 0
+        return (self.metadata.dynamic or {})["batch"].maximum or max(self.metadata.batch, DEFAULT_MAX_BATCH)
+
+    @property
     def config(self) -> str:
         """The model's ``config.pbtxt``, text of the protobuf message ``inference.ModelConfig``.
 
-        Shapes are static and have the batch dimension in them, so ``max_batch_size`` is 0: with another
-        number the backends of ONNX Runtime and TensorRT refuse a first dimension that is not -1. Without
-        it there is no dynamic batching; a request brings the model's whole batch.
+        Of a fixed batch the dimension is part of the shapes, so ``max_batch_size`` is 0: with another number
+        the backends of ONNX Runtime and TensorRT refuse a first dimension that is not -1. Without it there is
+        no dynamic batching; a request brings the model's whole batch. A batch that varies is the server's:
+        it puts requests together that come at the same time, up to ``max_batch``.
         """
         lines = [f"name: {_text(self.name)}"]
         if self.backend.platform:
             lines.append(f"platform: {_text(self.backend.platform)}")
-        lines += [f"backend: {_text(self.backend.name)}", "max_batch_size: 0"]
+        lines += [f"backend: {_text(self.backend.name)}", f"max_batch_size: {self.max_batch}"]
+        if self.max_batch:
+            lines.append("dynamic_batching { }")
         for kind, specs in self.interface:
-            lines += [_tensor(kind, spec) for spec in specs]
+            lines += [_tensor(kind, spec, batched=bool(self.max_batch)) for spec in specs]
         lines.append(f"instance_group [ {{ count: {self.options.instances} kind: {self.kind} }} ]")
         lines += self._warmup()
         for key, value in self.parameters.items():
@@ -170,7 +181,8 @@ class ServedModel:
         yield '  name: "zeros"'
         yield "  batch_size: 1"  # as the server wants it of models without batching
         for spec in self.inputs:
-            value = f"data_type: {DTYPES[spec.dtype]} dims: {list(spec.shape)} zero_data: true"
+            shape = spec.sized(self.metadata.sizes).shape[1 if self.max_batch else 0 :]
+            value = f"data_type: {DTYPES[spec.dtype]} dims: {list(shape)} zero_data: true"
             yield f"  inputs {{ key: {_text(spec.name)} value {{ {value} }} }}"
         yield "} ]"
 
@@ -200,9 +212,8 @@ def read_served(path: str | Path, config: TritonConfig) -> ServedModel:
     if isinstance(manifest, EngineManifest):
         _check_engine(manifest)
     backend = OPENVINO if path.suffix == OPENVINO_SUFFIX else TENSORRT
-    return ServedModel(
-        path, name, backend, manifest.metadata, manifest.inputs, manifest.outputs, manifest, config
-    )
+    metadata = manifest.narrowed if isinstance(manifest, EngineManifest) else manifest.metadata
+    return ServedModel(path, name, backend, metadata, manifest.inputs, manifest.outputs, manifest, config)
 
 
 def _read_onnx(path: Path, name: str, config: TritonConfig) -> ServedModel:
@@ -211,7 +222,10 @@ def _read_onnx(path: Path, name: str, config: TritonConfig) -> ServedModel:
         raise ModelError(path, "was not made by gocor (no gocor.network property)", "run gocor export")
     inputs, outputs = tuple(found.inputs), tuple(found.outputs)
     for spec in (*inputs, *outputs):
-        if spec.dtype not in DTYPES or not all(type(size) is int and size > 0 for size in spec.shape):
+        varying = [size.partition("/")[0] for size in spec.shape if isinstance(size, str)]
+        fixed = [size for size in spec.shape if not isinstance(size, str)]
+        known = all(size in (found.metadata.dynamic or {}) for size in varying) and min(fixed, default=1) > 0
+        if spec.dtype not in DTYPES or not known:
             raise ModelError(path, f"has {spec}", "static shapes of uint8 or float32; export it again")
     return ServedModel(path, name, ONNXRUNTIME, found.metadata, inputs, outputs, None, config)
 
@@ -231,6 +245,10 @@ def _check_engine(manifest: EngineManifest) -> None:
     if manifest.backend != "tensorrt":
         got = f"is an engine of {LIBRARY_NAMES[manifest.backend]}, which Triton has no backend for"
         raise ModelError(manifest.path, got, f"build it for TensorRT: {again}")
+    least, most = (manifest.narrowed.dynamic or {}).get("batch", Range(1))
+    if least > 1:
+        got = f"takes batches of {least} to {most}, and Triton would also bring smaller ones"
+        raise ModelError(manifest.path, got, "build it with --shapes from a batch of 1")
     if manifest.plugins == "library":
         # Triton only opens the libraries that it is given, which is for those that register themselves at
         # that. Ours registers nothing before TensorRT's loadLibrary asks for its plugins.
@@ -238,8 +256,11 @@ def _check_engine(manifest: EngineManifest) -> None:
         raise ModelError(manifest.path, got, f"build it with the built-in plugin: {again}")
 
 
-def _tensor(kind: str, spec: TensorSpec) -> str:
-    dtype, dims = DTYPES[spec.dtype], list(spec.shape)
+def _tensor(kind: str, spec: TensorSpec, batched: bool) -> str:
+    """An input or output; the dimension of a batch that varies is not mentioned, others that do are -1."""
+    dtype, dims = DTYPES[spec.dtype], list(spec.unnamed.shape[1 if batched else 0 :])
+    if not dims:  # a number for each pair; the server wants a dimension
+        return f"{kind} [ {{ name: {_text(spec.name)} data_type: {dtype} dims: [1] reshape {{ }} }} ]"
     return f"{kind} [ {{ name: {_text(spec.name)} data_type: {dtype} dims: {dims} }} ]"
 
 

@@ -33,8 +33,9 @@ $ pip install "tritonclient[http]" pillow
 $ python client.py {model} reference.png query.png flow.npy
 ```
 
-Shapes are static and carry the batch: a request brings the whole batch that is in the table, and the
-server cannot put requests together (`max_batch_size: 0`). Side by side they run in instances:
+Where the shape in the table begins with a number, a request brings that whole batch, and the server cannot
+put requests together (`max_batch_size: 0`). Where it begins with `batch`, the server makes batches of
+requests of one size, up to `max_batch_size`. Side by side they run in instances:
 `gocor triton --instances N`.
 """
 _OPENVINO = """
@@ -73,7 +74,7 @@ def estimate(client, model, paths):
     for described in client.get_model_metadata(model)["inputs"]:
         if described["name"] not in paths:
             raise SystemExit(f"{model}: takes tensors; this client has images (gocor export --io images)")
-        shape = [int(size) for size in described["shape"]]
+        shape = [max(int(size), 1) for size in described["shape"]]  # -1 is a batch of any size
         tensor = triton.InferInput(described["name"], shape, described["datatype"])
         tensor.set_data_from_numpy(read(paths[described["name"]], shape))
         given.append(tensor)

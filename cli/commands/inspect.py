@@ -106,7 +106,7 @@ def _engine_facts(manifest: "EngineManifest") -> dict[str, object]:
     facts: dict[str, object] = {
         "kind": f"engine of {manifest.library}, built by gocor {manifest.gocor_version}"
     }
-    return facts | _origin(manifest.metadata) | {
+    return facts | _origin(manifest.narrowed) | {
         "model": manifest.model,
         "SHA-256 of the model": manifest.model_sha256,
         "SHA-256 of the file": manifest.engine_sha256,

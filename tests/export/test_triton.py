@@ -18,7 +18,8 @@ from gocor.core.files import sha256
 from gocor.export.triton import INDEX, triton_repository
 from gocor.export.triton_config import TritonConfig
 from gocor.runtime.images import save_image
-from gocor.runtime.manifest import manifest_path
+from gocor.runtime.manifest import Shapes, manifest_path
+from gocor.runtime.metadata import Range
 
 pytest.importorskip("onnx")
 from fake_gpu import save_engine
@@ -233,6 +234,43 @@ def test_dynamic_shapes_are_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "toy.onnx")
     with pytest.raises(ModelError, match=r"has reference uint8 .*; static shapes of uint8 or float32"):
         triton_repository([tmp_path / "toy.onnx"], tmp_path / "models")
+
+
+def test_a_batch_that_varies_is_the_servers(schema: ModuleType, tmp_path: Path) -> None:
+    described = metadata(
+        network="GLUNet", io="tensors", height=256, width=256,
+        dynamic={"batch": Range(1), "height": Range(256)},
+    )  # fmt: skip
+    triton_repository([save_toy(tmp_path / "toy.onnx", described)], tmp_path / "models")
+    config = parsed(schema, tmp_path / "models", "toy")
+    assert config.max_batch_size == 8
+    assert config.HasField("dynamic_batching")
+    given = tensors(schema, config.input)
+    assert given["reference"] == ("TYPE_FP32", [3, -1, 256])
+    assert given["reference_256"] == ("TYPE_FP32", [3, 256, 256])
+    outputs = {spec.name: spec for spec in config.output}
+    assert list(outputs["flow1"].dims) == [2, -1, 64]
+    assert list(outputs["orientation_score"].dims) == [1]
+    assert outputs["orientation_score"].HasField("reshape")
+    (warmup,) = config.model_warmup
+    assert list(warmup.inputs["reference"].dims) == [3, 256, 256]
+    assert "begins with `batch`" in (tmp_path / "models" / "README.md").read_text()
+
+
+def test_the_batches_of_an_engine_are_those_it_was_built_for(schema: ModuleType, tmp_path: Path) -> None:
+    described = metadata(dynamic={"batch": Range(1)})
+    built = engine(tmp_path, described=described, shapes=Shapes((1, 32, 64), (2, 32, 64), (5, 32, 64)))
+    triton_repository([built], tmp_path / "models")
+    config = parsed(schema, tmp_path / "models", "model")
+    assert config.max_batch_size == 5
+    assert list(config.model_warmup[0].inputs["reference"].dims) == [32, 64, 3]
+    built = engine(tmp_path, described=described, shapes=Shapes((2, 32, 64), (2, 32, 64), (5, 32, 64)))
+    with pytest.raises(ModelError) as caught:
+        triton_repository([built], tmp_path / "others")
+    assert str(caught.value) == (
+        f"{built}: takes batches of 2 to 5, and Triton would also bring smaller ones; build it with --shapes "
+        "from a batch of 1"
+    )
 
 
 def test_folders_that_are_refused(tmp_path: Path) -> None:
