@@ -5,6 +5,7 @@
 that is nested deeply enough ends the process. What a ``state_dict`` needs is far less, and here is the list.
 """
 
+import io
 import pickle
 import pickletools
 import re
@@ -12,7 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -44,21 +45,30 @@ def check_pickle(path: Path) -> None:
         Exception: it is damaged, in any of the ways that ``zipfile`` and ``pickletools`` know.
     """
     with path.open("rb") as file:
-        if file.read(len(ZIP)) != ZIP:  # PyTorch, too, tells by these bytes
-            if tarfile.is_tarfile(
-                path
-            ):  # older still than legacy; whatever else it is, PyTorch tries that first
-                raise pickle.UnpicklingError("a tar archive")
-            file.seek(0)
-            for _ in range(_LEGACY_PICKLES):
-                _check(path, file)
-            return
+        content = file.read(_LARGEST_PICKLE + 1)
+    if not content.startswith(ZIP):  # PyTorch, too, tells by these bytes
+        _check_legacy(path, content)
+        return
     with zipfile.ZipFile(path) as archive:
         _check_sizes(path, archive)
         for member in archive.infolist():
-            if _is_pickle(member):
-                with archive.open(member) as pickled:
-                    _check(path, pickled)
+            if member.filename.lower().endswith(".pkl"):
+                _check(path, io.BytesIO(archive.read(member)))
+
+
+def _check_legacy(path: Path, content: bytes) -> None:
+    """Looks at the pickles that such a file begins with."""
+    if tarfile.is_tarfile(path):  # the oldest form of all, which PyTorch tries first
+        raise pickle.UnpicklingError("a tar archive")
+    pickles = io.BytesIO(content)
+    try:
+        for _ in range(_LEGACY_PICKLES):
+            _check(path, pickles)
+    except ValueError as error:
+        if len(content) <= _LARGEST_PICKLE:
+            raise
+        got = f"has pickles of more than {_LARGEST_PICKLE // MIB} MiB, without the tensors"
+        raise CheckpointError(path, got, "a state_dict alone") from error
 
 
 def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
@@ -71,11 +81,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
             raise CheckpointError(path, got, f"at most {_LARGEST_PICKLE // MIB} MiB besides the tensors")
 
 
-def _is_pickle(member: zipfile.ZipInfo) -> bool:
-    return member.filename.lower().endswith(".pkl")
-
-
-def _check(path: Path, file: IO[bytes]) -> None:
+def _check(path: Path, file: io.BytesIO) -> None:
     for name in _calls(path, _operations(file)):
         if not _ALLOWED.fullmatch(name):
             raise CheckpointError(
@@ -84,7 +90,7 @@ def _check(path: Path, file: IO[bytes]) -> None:
             )  # fmt: skip
 
 
-def _operations(file: IO[bytes]) -> Iterator[_Operation]:
+def _operations(file: io.BytesIO) -> Iterator[_Operation]:
     try:
         yield from pickletools.genops(file)
     except ValueError as error:
@@ -97,11 +103,8 @@ def _calls(path: Path, operations: Iterator[_Operation]) -> Iterator[str]:
     """Everything by name that a pickle asks for, while the depth of its tuples is followed."""
     stack: list[int] = []  # depth of each value; -1 is a mark
     memo: dict[Any, int] = {}
-    for code, argument, place in operations:
+    for code, argument, _ in operations:
         name = code.name
-        if place is not None and place > _LARGEST_PICKLE:
-            got = f"has a pickle of more than {_LARGEST_PICKLE // MIB} MiB, without the tensors"
-            raise CheckpointError(path, got, "a state_dict alone")
         if name in ("GLOBAL", "INST"):
             yield str(argument)
         elif name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):  # neither written nor read by PyTorch

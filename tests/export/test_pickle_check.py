@@ -96,7 +96,23 @@ def test_a_large_pickle(tmp_path: Path) -> None:
     text = b"X" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20) + b"0"
     path = tmp_path / "a.pth"
     path.write_bytes(b"\x80\x02" + text * 3 + b"}.")
-    assert refusal(path) == "has a pickle of more than 2 MiB, without the tensors; a state_dict alone"
+    assert refusal(path) == "has pickles of more than 2 MiB, without the tensors; a state_dict alone"
+
+
+@pytest.mark.parametrize("save", ["zip", "legacy"])
+def test_a_text_that_is_said_to_be_longer_than_memory(save: str, tmp_path: Path) -> None:
+    """Nobody may believe that before it is there."""
+    pickled = b"\x80\x02\x8d" + (1 << 60).to_bytes(8, "little") + b"abc"
+    path = tmp_path / "a.pth"
+    if save == "zip":
+        archive(path, pickled)
+    else:
+        path.write_bytes(pickled)
+    with pytest.raises(
+        CheckpointError, match=r"is damaged or no checkpoint \(expected 1152921504606846976 bytes"
+    ) as e:
+        read_checkpoint(path)
+    assert not isinstance(e.value.__cause__, MemoryError)
 
 
 @pytest.mark.parametrize("name", ["archive/byteorder", "archive/data.pkl", "archive/version"])
