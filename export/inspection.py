@@ -159,12 +159,13 @@ def inspect_model(path: Path) -> ModelInspection:
 
 
 def _read_with_onnxruntime(path: Path) -> tuple[dict[str, str], list[TensorSpec], list[TensorSpec]]:
-    from gocor.runtime.onnxruntime_session import open_session, properties_of, tensor_spec
+    from gocor.runtime.onnxruntime_session import decoding_names, open_session, tensor_spec
 
     session = open_session(path, "cpu")
-    inputs = [tensor_spec(node) for node in session.get_inputs()]
-    outputs = [tensor_spec(node) for node in session.get_outputs()]
-    return properties_of(session, path), inputs, outputs
+    with decoding_names(path):
+        inputs = [tensor_spec(node) for node in session.get_inputs()]
+        outputs = [tensor_spec(node) for node in session.get_outputs()]
+        return session.get_modelmeta().custom_metadata_map, inputs, outputs
 
 
 def _read_with_onnx(path: Path) -> "onnx.ModelProto":

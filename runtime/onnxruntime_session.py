@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,9 @@ class OnnxRuntimeEstimator(FlowEstimator):
 
     def __init__(self, path: Path, provider: str, threads: int | None) -> None:
         session = open_session(path, provider, threads)
-        metadata = ModelMetadata.from_properties(properties_of(session, path), path)
-        _check_interface(path, session, metadata)
+        with decoding_names(path):
+            metadata = ModelMetadata.from_properties(session.get_modelmeta().custom_metadata_map, path)
+            _check_interface(path, session, metadata)
         placement = _placement(session)
         if elsewhere := {n: c for n, c in placement.items() if n != session.get_providers()[0]}:
             logger.info("%s: operators outside %s: %s", path.name, session.get_providers()[0], elsewhere)
@@ -99,16 +100,13 @@ def open_session(path: Path, provider: str, threads: int | None = None) -> "onnx
     return session
 
 
-def properties_of(session: "onnxruntime.InferenceSession", path: Path) -> dict[str, str]:
-    """The string properties of a model file.
-
-    Raises:
-        ModelError: they are no text.
-    """
+@contextlib.contextmanager
+def decoding_names(path: Path) -> Iterator[None]:
+    """Turns names or properties of a model file that are no text into a ``ModelError``."""
     try:
-        return dict(session.get_modelmeta().custom_metadata_map)
+        yield
     except UnicodeDecodeError as error:
-        got = f"has properties that are no text ({error})"
+        got = f"has names or properties that are no text ({error})"
         raise ModelError(path, got, "give a model made by gocor export") from error
 
 

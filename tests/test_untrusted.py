@@ -226,14 +226,24 @@ def test_a_model_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         gocor.load(tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("read", ["load", "build"])
-def test_properties_that_are_no_text(read: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", ["load", "inspect"])
+@pytest.mark.parametrize("word", [b"PWCNet_GOCor", b"reference", b"flow", b"gocor.io"])
+def test_names_and_properties_that_are_no_text(word: bytes, read: str, tmp_path: Path) -> None:
+    from gocor.export.inspection import _read_with_onnxruntime
+
+    path = save_toy(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes().replace(word, word[:-3] + b"\xff\xfe\xfd"))
+    with pytest.raises(ModelError, match=r"no text|no valid ONNX|not made by gocor|damaged"):
+        {"load": gocor.load, "inspect": _read_with_onnxruntime}[read](path)
+
+
+def test_a_source_with_properties_that_are_no_text(tmp_path: Path) -> None:
     from gocor.export.engine_source import read_source
 
     path = save_toy(tmp_path / "model.onnx")
     path.write_bytes(path.read_bytes().replace(b"PWCNet_GOCor", b"PWCNet_GO\xff\xfe\xfd"))
     with pytest.raises(ModelError):
-        gocor.load(path) if read == "load" else read_source(path)
+        read_source(path)
 
 
 # ── flows, images, tables
