@@ -60,6 +60,9 @@ class Choice:
     exact: bool
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} in {self.model.path} ({self.why})"
+
 
 def find_candidates(
     package: Package, precision: PackagedPrecision | None = None, provider: str | None = None

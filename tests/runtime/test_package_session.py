@@ -87,6 +87,8 @@ def test_the_nearest_size_is_that_of_area_and_aspect(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert chosen(package, *size) == (f"{expected}.fp32.onnx", False, resized)
     assert chosen(package, 128, 64)[1:] == (True, "made for images of this size")
+    choice = choose(find_candidates(package).models, 128, 64)
+    assert str(choice) == "128x64 in models/128x64.fp32.onnx (made for images of this size)"
 
 
 def test_of_two_equally_near_the_larger_runs(tmp_path: Path) -> None:
