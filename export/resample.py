@@ -17,7 +17,8 @@ def area_matrix(size: int, new_size: int, average: bool = True) -> npt.NDArray[n
 
 def area_weights(size: int, new_size: int) -> Tensor:
     """``area_matrix`` as a tensor, which the graph makes where sizes vary while a model is traced."""
-    if isinstance(size, int) and isinstance(new_size, int):
+    known = all(isinstance(side, int) for side in (size, new_size))  # while tracing they may be symbols
+    if known:
         return torch.from_numpy(area_matrix(size, new_size))
     rows, columns = torch.arange(new_size)[:, None], torch.arange(size)
     starts, ends = rows * size // new_size, ((rows + 1) * size + (new_size - 1)) // new_size

@@ -189,8 +189,9 @@ class EngineManifest(Manifest):
         if self.shapes is None or not described.dynamic:
             return described
         least, usual, most = (dict(zip(AXES, sizes, strict=True)) for sizes in self.shapes)
+        changes: dict[str, Any] = {str(axis): size for axis, size in usual.items()}
         ranges = {axis: Range(least[axis], most[axis]) for axis in described.dynamic}
-        return dataclasses.replace(described, **usual, dynamic=ranges)
+        return dataclasses.replace(described, **changes, dynamic=ranges)
 
     @property
     def library(self) -> str:

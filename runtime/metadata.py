@@ -223,7 +223,8 @@ class ModelMetadata:
                 raise ShapeError(
                     axis, f"is {given[axis]} at the network's input", f"this model takes {sizes}{steps}{hint}"
                 )
-        return dataclasses.replace(self, **{axis: given[axis] for axis in self.dynamic}, dynamic=None)
+        fixed: dict[str, Any] = {axis: given[axis] for axis in self.dynamic}
+        return dataclasses.replace(self, **fixed, dynamic=None)
 
     def for_images(self, count: int, height: int, width: int) -> "ModelMetadata":
         """The model as it takes up to ``count`` pairs of images of a size, in a call.

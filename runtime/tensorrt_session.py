@@ -204,7 +204,9 @@ class _Engine:
         if (engine := self._engine) is None:
             raise ClosedError
         varies = self._manifest.shapes is not None
-        largest = dict(zip(AXES, self._manifest.shapes.most, strict=True)) if self._manifest.shapes else {}
+        largest: dict[str, int] = {}
+        if self._manifest.shapes is not None:
+            largest.update(zip(AXES, self._manifest.shapes.most, strict=True))
         inputs, outputs = (
             [s.sized(largest) for s in specs] for specs in (self._manifest.inputs, self._manifest.outputs)
         )

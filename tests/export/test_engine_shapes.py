@@ -1,10 +1,12 @@
 """Optimisation profiles: sizes that an engine may be built for, and what TensorRT-RTX's real builder says."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+from fake_gpu import save_engine
 from operator_models import FUNCTIONS
 from toy_models import METADATA, metadata, save_toy
 
@@ -16,7 +18,7 @@ from gocor.export.engine_shapes import check_shapes, parse_shapes
 from gocor.export.onnx_export import export_onnx
 from gocor.plugins.registry import KERNELS
 from gocor.plugins.schema import DOMAIN
-from gocor.runtime.manifest import EngineManifest, Shapes
+from gocor.runtime.manifest import EngineManifest, Shapes, manifest_path
 from gocor.runtime.metadata import AXES, Range, TensorSpec
 
 SHAPES = Shapes((1, 64, 64), (1, 64, 128), (3, 128, 192))
@@ -94,6 +96,28 @@ def test_the_manifest_has_them(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (manifest.narrowed.batch, manifest.narrowed.size) == (1, (64, 128))
     assert manifest.rebuild.endswith(f"--shapes {TEXT}")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [None, 3, [[1, 64, 64]] * 2, [[1, 64], [1, 64], [1, 64]], [[1, 64, 64], [1, 32, 64], [1, 64, 64]],
+     [["1", 64, 64]] * 3, [[0, 64, 64]] * 3],
+)  # fmt: skip
+def test_damaged_shapes_in_a_manifest(shapes: object, tmp_path: Path) -> None:
+    path = manifest_path(save_engine(tmp_path / "m.engine", DYNAMIC, shapes=SHAPES))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shapes": shapes}))
+    with pytest.raises(ModelError, match="is a damaged engine manifest"):
+        EngineManifest.of(tmp_path / "m.engine")
+
+
+def test_a_manifest_from_before_there_were_shapes(tmp_path: Path) -> None:
+    path = manifest_path(save_engine(tmp_path / "m.engine"))
+    values = json.loads(path.read_text())
+    del values["shapes"]
+    path.write_text(json.dumps(values))
+    manifest = EngineManifest.of(tmp_path / "m.engine")
+    assert manifest.shapes is None
+    assert manifest.narrowed == METADATA
 
 
 def test_the_command_line(tmp_path: Path, invoke: Callable[..., tuple[int, str, str]]) -> None:
