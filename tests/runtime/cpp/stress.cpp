@@ -284,7 +284,7 @@ void load(const std::string& path, int count, int threads) {
         pictures.push_back(picture(random, info->height, info->width));
     }
     const auto run = [&](int pair, std::vector<float>& flow) {
-        const auto at = static_cast<std::size_t>(2 * pair);
+        const std::size_t at = 2 * static_cast<std::size_t>(pair);
         checked(gocor_estimate(estimator.handle, &pictures[at].image, &pictures[at + 1].image, 1, flow.data(), size,
                                nullptr), pair);
     };
