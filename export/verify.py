@@ -319,8 +319,8 @@ def _built_in_sizes(described: ModelMetadata) -> list[tuple[int, int]]:
 
 
 def _pairs_at_a_time(described: ModelMetadata) -> int:
-    """As many as the model takes; of a batch that varies, one more than it is meant for."""
-    return described.batch + described.varies("batch")
+    """As many as the model takes; of a batch that varies, one more than it is meant for if it takes that."""
+    return described.for_images(described.batch + 1, *described.size).batch
 
 
 def _pair_in_memory(name: str, images: Images) -> Pair:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import Exported
 from golden import relative_l2
+from toy_models import metadata
 
 from gocor.core.errors import ConfigError
 from gocor.export.checkpoint import load_network, seeded_network
@@ -19,7 +20,7 @@ from gocor.export.networks import Network
 from gocor.export.onnx_export import ExportConfig, export_onnx
 from gocor.export.precision import POLICIES, check_policy, lower
 from gocor.export.resample import area_matrix, area_weights
-from gocor.export.verify import verify
+from gocor.export.verify import _built_in_sizes, verify
 from gocor.runtime.metadata import AXES, Axis, Range
 from gocor.runtime.metrics import FlowError
 from gocor.runtime.sample_pair import sample_pair
@@ -91,6 +92,14 @@ def test_verification_is_over_several_sizes(model: Path, network: Network) -> No
     assert [(p.height, p.width) for p in report.pairs] == [(64, 128), (64, 128), (64, 64), (128, 192)]
     mixed = [tuple(image[0] for image in pairs(1, *size)) for size in ((70, 100), (64, 64), (64, 64))]
     assert verify(model, network, mixed).passed  # type: ignore[arg-type]
+
+
+def test_verification_stays_within_what_an_engine_was_built_for() -> None:
+    described = metadata(
+        io="tensors", height=64, width=128, dynamic={"batch": Range(1, 1), "width": Range(64, 128)}
+    )
+    assert _built_in_sizes(described) == [(64, 128), (64, 64), (64, 64)]
+    assert _built_in_sizes(metadata(batch=3)) == [(32, 64)] * 3
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
