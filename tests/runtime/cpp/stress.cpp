@@ -1,7 +1,7 @@
 // Wears the library down through its C interface, to be run under sanitizers where time is not measured.
 //
 //   stress calls MODEL COUNT            arguments that make sense and some that make none
-//   stress files MODEL COUNT            damaged manifests, graphs and weights, none of which may do more than be refused
+//   stress files MODEL COUNT            damaged manifests, graphs and weights; none may do more than be refused
 //   stress graphs MODEL COUNT           the same, with hashes that are right: OpenVINO reads them, too
 //   stress load MODEL COUNT THREADS     estimates at once; JSON about results and memory, as of tests/load.py
 //
@@ -170,7 +170,8 @@ void create(const std::string& path, Random& random, int number) {
     const std::vector<std::string> paths = {"", ".", "/", "/dev/null", path + ".none", path + "/x.xml", ".xml",
                                             std::string(5000, 'a') + ".xml", "a\nb.onnx", "x.engine", path};
     const std::string chosen = random.of(paths);
-    if (chosen == path && options.struct_size == sizeof options && options.threads == 0 && options.parallel == 0) return;
+    const bool sense = options.struct_size == sizeof options && options.threads == 0 && options.parallel == 0;
+    if (chosen == path && sense) return;
     gocor_estimator* handle = nullptr;
     gocor_estimator** const place = random.one_in(10) ? nullptr : &handle;
     const char* const text = random.one_in(10) ? nullptr : chosen.c_str();
@@ -206,7 +207,8 @@ void write_changed(const std::string& path, const std::string& content) {
 std::string damaged(std::string text, Random& random) {
     constexpr std::string_view PIECES = "{}[]<>\"/=,:\\0-19.eE\n\x7f\xff u";
     const std::vector<std::string> words = {"-1", "0", "1", "99999999999999999999", "1e999", "null", "\"\"", "[]", "{}",
-                                            "../../etc/passwd", std::string(3000, '[') , "\\ud800", "u8", "i64", "Const"};
+                                            "../../etc/passwd", std::string(3000, '['), "\\ud800", "u8", "i64",
+                                            "Const"};
     for (std::size_t changes = 1 + random.below(3); changes > 0; --changes) {
         if (text.empty()) return text;
         const std::size_t at = random.below(text.size());
@@ -307,7 +309,11 @@ void load(const std::string& path, int count, int threads) {
     std::sort(expected.begin(), expected.end());
     const auto distinct = std::unique(expected.begin(), expected.end()) - expected.begin();
     std::printf(R"({"different": %d, "distinct": %td, "memory": [)", different.load(), distinct);
-    for (int i = 0; i < SAMPLES; ++i) std::printf("%s%ld", i == 0 ? "" : ", ", memory[static_cast<std::size_t>(i)].load());
+    const char* comma = "";
+    for (const std::atomic<long>& sample : memory) {
+        std::printf("%s%ld", comma, sample.load());
+        comma = ", ";
+    }
     std::puts("]}");
 }
 
