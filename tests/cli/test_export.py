@@ -104,6 +104,8 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invo
             "GLUNet_GOCor",
             "--precision",
             "fp16",
+            "--dynamic",
+            "height,batch",
         ),
     )
     assert (code, err) == (2, "error: here: is far enough\n")
@@ -117,5 +119,6 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invo
         "io": "tensors",
         "precision": "fp16",
         "gocor": "fused",
+        "dynamic": ("height", "batch"),
     }
     assert calls["export"] == (Path("m.onnx"), options)
