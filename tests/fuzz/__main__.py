@@ -33,6 +33,7 @@ from fuzz.readers import READERS, Reader
 from gocor.core.errors import GocorError
 
 MOST_MEMORY = 512 << 20  # more than at the start, in bytes of RAM
+MOST_OF_LIBRARIES = 2 << 30  # FFmpeg takes 800 MiB for a header that says so, and then refuses the file
 MOST_ADDRESSES = 8 << 30  # more than at the start; threads and libraries reserve more than they use
 MOST_SECONDS = 10  # of CPU time, for one input
 SHOWN = 5  # failures of a reader
@@ -139,7 +140,7 @@ def run(
         struct.pack_into("<3q", shared, 0, outcome.read, outcome.refused, number)
         signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
         failure = try_input(reader, reader.damaged(samples, number), place, outcome)
-        if (now := peak_memory()) - memory > MOST_MEMORY:
+        if (now := peak_memory()) - memory > (MOST_OF_LIBRARIES if reader.library else MOST_MEMORY):
             failure = failure or f"took {(now - memory) >> 20} MiB"
             memory = now
         if failure and re.sub(r"\d+", "", failure) not in seen:
