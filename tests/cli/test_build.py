@@ -12,6 +12,7 @@ from toy_models import save_toy
 from gocor.core.errors import ConfigError
 from gocor.export.engine_config import EngineConfig
 from gocor.plugins.registry import KERNELS
+from gocor.runtime.manifest import Shapes
 
 Invoke = Callable[..., tuple[int, str, str]]
 RTX = ("--backend", "tensorrt-rtx")
@@ -112,7 +113,7 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invo
         *("build", "m.onnx", "-o", "m.engine", *RTX, "--workspace", "4GiB", "--optimization-level", "5"),
         *("--timing-cache", "t.cache", "--compute-capability", "sm_89", "--compute-capability", "12.0"),
         *("--plugins", "none", "--plugin-library", "p.so", "--inspect", "i.json", "--hardware-compatible"),
-        *("--version-compatible", "--tf32"),
+        *("--version-compatible", "--tf32", "--shapes", "1x64x64/1x64x128/2x64x128"),
     )
     assert (code, err) == (2, "error: here: is far enough\n")
     assert calls == [
@@ -131,6 +132,7 @@ def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch, invoke: Invo
                 hardware_compatible=True,
                 version_compatible=True,
                 tf32=True,
+                shapes=Shapes((1, 64, 64), (1, 64, 128), (2, 64, 128)),
             ),
         )
     ]
