@@ -1,6 +1,5 @@
 """Errors a user can act on. Every one says where, what came, and what was expected or what to do next."""
 
-
 LONGEST = 4000  # characters of an error
 
 
