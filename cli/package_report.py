@@ -165,6 +165,7 @@ def print_built(report: "BuildReport", json: bool) -> None:
     }
     facts |= _package_facts(report.package) | {
         "to read": f"{report.path / 'README.md'}, {report.path / 'reports' / 'report.md'}",
-        "to check it": f"gocor verify {report.path} --sha256 {report.index_sha256}",
     }
     stdout.print(facts_table(facts))
+    command = f"gocor verify {report.path} --sha256 {report.index_sha256}"
+    stdout.print(f"To check it: {command}", soft_wrap=True, markup=False)  # one line, to be copied

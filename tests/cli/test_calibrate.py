@@ -151,7 +151,7 @@ def test_a_budget_is_pixels(text: str) -> None:
             "--pairs: is missing; --pairs pairs.csv, a video or two folders; or --synthetic 64; or --ranges",
         ),
         (("--synthetic", "2", "--keep", "conv99*"), "--keep: 'conv99*' matches none of the 43 convolutions"),
-        (("--pairs", "none.csv"), "none.csv: cannot be read (No such file or directory); a CSV file"),
+        (("--pairs", "none.csv"), "none.csv: cannot be read (No such file or directory); a table"),
         (
             ("--ranges", "none.json"),
             "none.json: cannot be read (No such file or directory); a file that gocor",

@@ -128,6 +128,7 @@ def test_wrong_options(model: Path) -> None:
         ({"hardware_compatible": True}, "--hardware-compatible"),
         ({"version_compatible": True}, "--version-compatible"),
         ({"tf32": True}, "--tf32"),
+        ({"shapes": ((1, 64, 64), (1, 64, 64), (1, 64, 64))}, "--shapes"),
     ],
 )
 def test_options_of_engines_are_refused(options: dict[str, Any], option: str) -> None:
@@ -139,7 +140,7 @@ def test_options_of_engines_are_refused(options: dict[str, Any], option: str) ->
 
 def test_no_option_of_engines_is_forgotten() -> None:
     check_options(EngineConfig(backend="openvino"))  # type: ignore[arg-type]
-    assert len(dataclasses.fields(EngineConfig)) == 11  # those above, and the backend
+    assert len(dataclasses.fields(EngineConfig)) == 12  # those above, and the backend
 
 
 def test_a_model_in_bf16_is_refused(tmp_path: Path) -> None:

@@ -298,6 +298,7 @@ def test_ctrl_c_after_estimators_have_come_and_gone(xml: Path) -> None:
         thread.join()
         gc.collect()
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a background
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             print("in order")
