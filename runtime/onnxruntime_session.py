@@ -163,6 +163,8 @@ def session_options(provider: str, threads: int | None) -> "onnxruntime.SessionO
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or 0
+    # A fifth of the memory for no time; with sizes that vary it would keep a pattern for each of them.
+    options.enable_mem_pattern = False
     # Failures come as exceptions; only why a GPU provider does not start is nowhere but in the log.
     options.log_severity_level = _LOG_FATAL if provider == "cpu" else _LOG_ERRORS
     # Idle threads would otherwise spin on after a call, and take cores from whatever the caller does next.

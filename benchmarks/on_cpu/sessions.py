@@ -35,8 +35,8 @@ def _without_arena(options: Any) -> None:
     options.enable_cpu_mem_arena = False
 
 
-def _without_pattern(options: Any) -> None:
-    options.enable_mem_pattern = False
+def _with_pattern(options: Any) -> None:
+    options.enable_mem_pattern = True  # ONNX Runtime's default
 
 
 def _without_prepacking(options: Any) -> None:
@@ -59,7 +59,7 @@ OPTIONS: dict[str, Callable[[Any], None]] = {
     OURS: lambda options: None,
     "no layout optimisation (level extended)": _extended,
     "no memory arena": _without_arena,
-    "no memory pattern": _without_pattern,
+    "memory pattern": _with_pattern,
     "weights not pre-packed": _without_prepacking,
     "threads spin on after a call": _spinning_on,
     "threads never spin": _never_spinning,
