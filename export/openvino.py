@@ -134,8 +134,11 @@ def _convert(source: SourceModel) -> Any:
     import onnx
     import onnx.inliner
 
+    from gocor.export.openvino_roundings import drop_roundings
+
     # Calls of model-local functions have no translation in OpenVINO.
     inlined = onnx.inliner.inline_local_functions(onnx.load_model_from_string(source.content))
+    drop_roundings(inlined)
     try:
         from openvino._offline_transformations import apply_moc_transformations
 

@@ -17,6 +17,7 @@ from gocor.export.checkpoint import seeded_network
 from gocor.export.engine import build_engine
 from gocor.export.engine_config import EngineConfig
 from gocor.export.onnx_export import export_onnx
+from gocor.export.openvino_roundings import drop_roundings
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -64,6 +65,16 @@ def test_activations_are_unsigned_and_concatenations_only_copy(made: Any, export
     for node in joined:
         pairs_of = [readers[node.output[0]], *(makers[name] for name in node.input)]
         assert len({tuple(float(constants[name]) for name in n.input[1:]) for n in pairs_of}) == 1, node.name
+
+
+def test_openvino_concatenates_in_8_bits(made: Any) -> None:
+    model = onnx.load(made.path)
+    rounded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    drop_roundings(model)
+    joined = [node for node in model.graph.node if node.op_type == "Concat" and node.output[0] in rounded]
+    still = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert len(joined) == 21
+    assert not {node.output[0] for node in joined} & still
 
 
 def test_poolings_of_single_pixels_are_for_float32(exported: Any) -> None:
