@@ -40,7 +40,7 @@ def fold(network: Network, fused: bool = False) -> Network:
             _widen_pwcnet(folded)
         else:
             _widen_glunet(folded)
-        _factor_flow_heads(folded)
+        _factor_narrow_outputs(folded)
     _enter_blocks(folded)
     return folded.eval()  # the modules that were put in, too
 
@@ -103,32 +103,56 @@ def _enter_blocks(network: nn.Module) -> None:
             module.entry = nn.MaxPool2d(1)
 
 
-def _factor_flow_heads(network: nn.Module) -> None:
-    """A head of hundreds of channels becomes a 1×1 convolution and a sum of nine shifted maps.
+def _factor_narrow_outputs(network: nn.Module) -> None:
+    """Flow heads and the upsampling of features become a 1×1 convolution and a sum of shifted maps.
 
-    ONNX Runtime computes convolutions for 16 outputs at least, so 3×3 to 2 channels costs 9·16 products for
-    each input channel, and 1×1 to the 9·2 summands 32: level 2's head takes 3 ms instead of 10 at 384×512.
+    They turn hundreds of channels into 2. ONNX Runtime computes convolutions for 16 outputs at least, so 3×3
+    to 2 channels costs 9·16 products for each input channel, and 1×1 to the 9·2 summands 32: level 2's head
+    takes 3 ms instead of 10 at 384×512. OpenVINO is slow at transposed convolutions of that many channels:
+    4 of 118 ms in 8 bits.
     """
     for parent in list(network.modules()):
-        for name, head in list(parent.named_children()):
-            if name.startswith("predict_flow") and isinstance(head, nn.Conv2d):
-                parent.add_module(name, _factored(head))
+        for name, module in list(parent.named_children()):
+            if name.startswith("predict_flow") and isinstance(module, nn.Conv2d):
+                parent.add_module(name, _factored_head(module))
+            elif name.startswith("upfeat") and isinstance(module, nn.ConvTranspose2d):
+                parent.add_module(name, _factored_upsampler(module))
 
 
-def _factored(head: nn.Conv2d) -> nn.Sequential:
+def _factored_head(head: nn.Conv2d) -> nn.Sequential:
     outputs, inputs, *kernel = head.weight.shape
-    summands = outputs * kernel[0] * kernel[1]
-    hidden = summands + -summands % CHANNEL_BLOCK
-    products = nn.Conv2d(inputs, hidden, 1, bias=False)
-    products.weight.zero_()
-    products.weight[:summands] = head.weight.permute(0, 2, 3, 1).reshape(summands, inputs, 1, 1)
-    sums = nn.Conv2d(hidden, outputs, (kernel[0], kernel[1]), padding=1)
-    sums.weight.zero_()
-    sums.weight.view(outputs, hidden, -1)[:, :summands] = (
-        torch.eye(summands).reshape(outputs, kernel[0] * kernel[1], summands).transpose(1, 2)
-    )
+    products = _products(head.weight.permute(0, 2, 3, 1).reshape(-1, inputs))
+    sums = nn.Conv2d(products.out_channels, outputs, (kernel[0], kernel[1]), padding=1)
+    sums.weight.copy_(_shifts(sums.weight))
     sums.bias = head.bias
     return nn.Sequential(products, sums).to(head.weight)
+
+
+def _factored_upsampler(upsampler: nn.ConvTranspose2d) -> nn.Sequential:
+    inputs, outputs, *_ = upsampler.weight.shape
+    products = _products(upsampler.weight.permute(1, 2, 3, 0).reshape(-1, inputs))
+    sums = nn.ConvTranspose2d(products.out_channels, outputs, 4, stride=2, padding=1)
+    sums.weight.copy_(_shifts(sums.weight.transpose(0, 1)).transpose(0, 1))
+    sums.bias = upsampler.bias
+    return nn.Sequential(products, sums).to(upsampler.weight)
+
+
+def _products(weight: Tensor) -> nn.Conv2d:
+    """A 1×1 convolution by ``(summands, inputs)`` weights, to whole blocks of channels."""
+    summands, inputs = weight.shape
+    convolution = nn.Conv2d(inputs, summands + -summands % CHANNEL_BLOCK, 1, bias=False)
+    convolution.weight.zero_()
+    convolution.weight[:summands, :, 0, 0] = weight
+    return convolution
+
+
+def _shifts(like: Tensor) -> Tensor:
+    """Weights ``(outputs, hidden, height, width)`` that take each summand from one place for one output."""
+    outputs, hidden, *kernel = like.shape
+    summands = outputs * kernel[0] * kernel[1]
+    weight = like.new_zeros(outputs, hidden, *kernel)
+    weight[:, :summands] = torch.eye(summands).reshape(outputs, *kernel, summands).permute(0, 3, 1, 2)
+    return weight
 
 
 def _set_inputs(module: nn.Module, weight: Tensor) -> None:

@@ -64,7 +64,7 @@ _PWCNET = PrecisionPolicy(
     keep=("resize", "predict_flow*.1", "deconv*", "dc_conv7"),
 )
 _GLUNET = PrecisionPolicy(
-    low=("pyramid.*", "decoder?", "decoder?.*", "upfeat2", "dc_conv[1-6].*", "l_dc_conv[1-6].*"),
+    low=("pyramid.*", "decoder?", "decoder?.*", "upfeat2.?", "dc_conv[1-6].*", "l_dc_conv[1-6].*"),
     keep=("resize", "resize_coarse", "decoder?.predict_flow.1", "decoder4.final", "deconv?", "*dc_conv7"),
 )
 # GOCor's step: λ/C² and the floor 1e-8 are zero in FP16, and a score is multiplied by 1e30 for its sign.

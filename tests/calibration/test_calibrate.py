@@ -48,7 +48,7 @@ def test_the_report_says_what_was_done(made: Any, exported: Any) -> None:
     assert [made.ranges.method, made.ranges.samples, made.ranges.model] == ["percentile", 8, "model.onnx"]
     assert made.source == exported.model
     assert sum(not c.kept for c in made.convolutions) == 43
-    assert len(made.convolutions) == 68
+    assert len(made.convolutions) == 72
     assert made.quantized_weight_bytes < 0.3 * made.weight_bytes
     assert made.quantized_bytes == made.path.stat().st_size < 0.3 * made.bytes
     assert made.notes == ()
@@ -227,6 +227,7 @@ def test_tensorrt_rtx_builds_all_networks(name: str, io: Any, tmp_path: Path) ->
     height, width = REAL[SPECS[name].family]
     export_onnx(seeded_network(name), tmp_path / "m.onnx", height=height, width=width, io=io)
     report = calibrate(tmp_path / "m.onnx", tmp_path / "q.onnx", pairs(2, 256))
-    assert report.quantized_weight_bytes < 0.3 * report.weight_bytes
+    share = 0.32 if name == "GLUNet_GOCor" else 0.3  # the matrix of its 4D regulariser, 4 MB, stays as it is
+    assert report.quantized_weight_bytes < share * report.weight_bytes
     assert dataclasses.asdict(report)["drift"]["apart"] is False
     assert build_with_rtx(report.path)["warnings"] == []

@@ -27,7 +27,7 @@ def test_every_convolution_of_a_network_has_its_cost(exported) -> None:  # type:
     """Those behind our operators, too, whose shapes come from function bodies."""
     model = onnx.load(exported.model)
     costs = convolution_costs(model)
-    assert len(costs) == 68
+    assert len(costs) == 72
     assert all(cost.multiply_adds >= cost.weights > 0 for cost in costs.values())
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert ModelMetadata.from_properties(properties, "m").size == (64, 64)

@@ -53,14 +53,14 @@ def test_channels_that_only_convolutions_read_are_found(sources: tuple[Source, .
     assert set(makers["conv4_3.0/Conv"]) == {
         "conv4_4.0/Conv",
         "predict_flow4.0/Conv",
-        "upfeat4/ConvTranspose",
+        "upfeat4.0/Conv",
     }
     # Correlations and warps read these, and deconv's is the flow.
     assert not makers.keys() & {
         "conv3b.0/Conv",
         "conv5b.0/Conv",
         "deconv3/ConvTranspose",
-        "upfeat3/ConvTranspose",
+        "upfeat3.1/ConvTranspose",
     }
     entries = [source for source in sources if not source.maker]
     assert [readers[0][0] for readers in (source.readers for source in entries)] == [

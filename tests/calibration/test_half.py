@@ -119,7 +119,7 @@ def test_bfloat16_is_measured_likewise(exported_half: Any, spoiled: Any, tmp_pat
     coarse = {part.part: part.aepe for part in report.sensitivities.parts}
     fine = {part.part: part.aepe for part in exported_half.sensitivities.parts}
     assert coarse.keys() == fine.keys() - {"correlations"}
-    assert all(coarse[name] > fine[name] for name in ("decoder 6", "decoders' entries"))
+    assert coarse["decoders' entries"] > 4 * fine["decoders' entries"]  # 8 bits of mantissa, not 11
     assert report.export.metadata.precision == "bf16"
 
 

@@ -35,7 +35,12 @@ def test_features_are_quantised_and_what_gives_the_flow_is_not() -> None:
         "predict_flow4.1/Conv",
         "dc_conv7/Conv",
     ]
-    kept += ["deconv4/ConvTranspose", "upfeat4/ConvTranspose", "local_corr_4.filter_optimizer/Conv"]
+    kept += [
+        "deconv4/ConvTranspose",
+        "upfeat4.0/Conv",
+        "upfeat4.1/ConvTranspose",
+        "local_corr_4.filter_optimizer/Conv",
+    ]
     assert chosen([*quantised, *kept]) == quantised
 
 
@@ -48,7 +53,12 @@ def test_of_the_other_family_likewise() -> None:
         "decoder1.predict_flow.0/Conv",
         "l_dc_conv7/Conv",
     ]
-    kept += ["deconv2/ConvTranspose", "upfeat2/ConvTranspose", "corr.corr_module.filter_optimizer/Conv"]
+    kept += [
+        "deconv2/ConvTranspose",
+        "upfeat2.0/Conv",
+        "upfeat2.1/ConvTranspose",
+        "corr.corr_module.filter_optimizer/Conv",
+    ]
     kept += ["corr.corr_module.filter_optimizer.reg_layer/Conv"]
     assert chosen([*quantised, *kept], "glunet") == quantised
 
