@@ -73,8 +73,8 @@ def export(
     pairs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Pairs for that: CSV file with columns reference and query, or a video; given twice, two "
-            "folders. Generated ones if not given."
+            help="Pairs for --budget and --sensitivity: CSV file with columns reference and query, or a "
+            "video; given twice, two folders. Generated ones if not given."
         ),
     ] = None,
     dynamic: Annotated[

@@ -33,9 +33,11 @@ def inspect(
         list[str] | None,
         typer.Option(metavar="HxW", help="Of a package: which model runs for images of this size."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="Of a package: which of these models.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of a package: among its models in this precision; fp32 if not given.")
+    ] = None,
     provider: Annotated[
-        str | None, typer.Option(help="Of a package: which of them on this provider.")
+        str | None, typer.Option(help="Of a package: among its models that run on this provider.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:

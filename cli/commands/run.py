@@ -33,7 +33,10 @@ def run(
         Path | None, typer.Option(help="CSV file with columns reference, query and, if wanted, name.")
     ] = None,
     provider: Annotated[
-        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engine and .xml know.")
+        str | None,
+        typer.Option(
+            help="Where to run: cpu (default), cuda or tensorrt. Engines and .xml know; a package chooses."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     precision: Annotated[

@@ -23,4 +23,9 @@ def main(model: str, reference: str, query: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except gocor.GocorError as error:
+        sys.exit(f"error: {error}")  # one line: what is wrong, and what to do

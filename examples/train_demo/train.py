@@ -10,6 +10,7 @@ Every state is written whole or not at all, so that the run can be killed at any
 import csv
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -281,4 +282,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except GocorError as error:
+        sys.exit(f"error: {error}")
