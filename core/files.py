@@ -122,7 +122,7 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
-    try:
+    with writing(path):
         if path.exists() and not path.is_dir():
             raise OutputError(path, "is a file", "the path of a folder")
         if path.is_dir() and any(path.iterdir()) and not replace:
@@ -133,9 +133,6 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
             built.mkdir()
             yield built
             _exchange(built, target, Path(temporary) / "earlier")
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(path, f"cannot be written ({reason})", "a writable folder with space") from error
 
 
 def _exchange(built: Path, target: Path, earlier: Path) -> None:

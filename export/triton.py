@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gocor.core.errors import ConfigError, ModelError, OutputError
-from gocor.core.files import sha256, write_text
+from gocor.core.files import atomic_folder, sha256, write_text, writing
 from gocor.core.reading import DOCUMENT, read_json
 from gocor.core.version import __version__
 from gocor.export.triton_config import NAME, ServedModel, TritonConfig, read_served
@@ -73,17 +73,10 @@ def triton_repository(
     known = _existing(path, update)
     added = tuple(_entry(model, known, path) for model in served)
     index = (*known, *added)
-    try:
-        folder = Path(os.path.realpath(path))  # a link stays a link
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _folder_beside(folder) as built:
-            for model, entry in zip(served, added, strict=True):
-                _write_version(built, model, entry)
-            _write_rest(built, index)
-            _move(built, folder, added) if known else built.rename(folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(path, f"cannot be written ({reason})", "a writable folder with space") from error
+    with _update_of(path, added) if known else atomic_folder(path) as built:
+        for model, entry in zip(served, added, strict=True):
+            _write_version(built, model, entry)
+        _write_rest(built, index)
     notes = tuple(dict.fromkeys(note for model in served for note in model.notes))
     return TritonReport(path, added, notes)
 
@@ -166,12 +159,12 @@ def _entry(model: ServedModel, known: Sequence[Entry], path: Path) -> Entry:
 
 
 @contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A folder on the same file system, to be renamed; what is left of it is removed."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        built = Path(temporary) / path.name  # made anew: the temporary folder itself is for its owner only
-        built.mkdir()
-        yield built
+def _update_of(path: Path, added: Sequence[Entry]) -> Iterator[Path]:
+    """A folder beside a repository, whose content goes into that when the block succeeds."""
+    parent = os.path.dirname(os.path.realpath(path))
+    with writing(path), tempfile.TemporaryDirectory(dir=parent, prefix=f".{path.name}.") as built:
+        yield Path(built)
+        _move(Path(built), path, added)
 
 
 def _write_version(root: Path, model: ServedModel, entry: Entry) -> None:

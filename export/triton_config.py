@@ -24,6 +24,12 @@ DTYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 F32_ON_OPENVINO = (
     "Triton's OpenVINO backend has no option for float32; on a processor with bfloat16 it computes in that"
 )
+# CUDA computes float32 in TF32, with 10 bits of the mantissa, unless it is told so; gocor.load tells it, too.
+# Read by ONNX Runtime from 1.18 on; an older one refuses to load the model.
+NO_TF32 = """\
+optimization { execution_accelerators {
+  gpu_execution_accelerator [ { name: "cuda" parameters { key: "use_tf32" value: "0" } } ]
+} }"""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ class ServedModel:
         for kind, specs in self.interface:
             lines += [_tensor(kind, spec, batched=bool(self.max_batch)) for spec in specs]
         lines.append(f"instance_group [ {{ count: {self.options.instances} kind: {self.kind} }} ]")
+        if self.backend is ONNXRUNTIME and self.kind == "KIND_GPU":
+            lines.append(NO_TF32)
         lines += self._warmup()
         for key, value in self.parameters.items():
             lines.append(f"parameters {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }}")

@@ -9,7 +9,7 @@ import pytest
 from full_disk import files_up_to
 
 from gocor.core.errors import OutputError
-from gocor.core.files import atomic_folder, atomic_path, check_writable, sha256, write_text
+from gocor.core.files import atomic_folder, atomic_path, check_writable, sha256, write_text, write_together
 
 
 @pytest.fixture
@@ -127,6 +127,21 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000  # more than one block
     (tmp_path / "weights.pth").write_bytes(content)
     assert sha256(tmp_path / "weights.pth") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_files_that_belong_together_are_written_together(tmp_path: Path) -> None:
+    first, second = tmp_path / "model.xml.json", tmp_path / "model.xml"
+    write_together({first: b"1", second: b"1"})
+    with pytest.raises(OutputError, match=r"model\.xml: cannot be written \(File too large\)"):
+        write_together({first: b"2", second: b"2" * 8192})
+    assert (first.read_bytes(), second.read_bytes()) == (b"1", b"1")
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(OutputError, match="it is a folder"):
+        write_together({first: b"2", second: b"2"})
+    assert first.read_bytes() == b"1"
+    assert sorted(tmp_path.iterdir()) == [second, first]
 
 
 def build_half_and_fail(folder: Path, failure: BaseException) -> None:

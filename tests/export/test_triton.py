@@ -73,6 +73,7 @@ def test_a_model(schema: ModuleType, tmp_path: Path) -> None:
     assert (config.name, config.backend, config.platform) == ("toy", "onnxruntime", "onnxruntime_onnx")
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")
+    assert not config.HasField("optimization")
     assert tensors(schema, config.input) == {name: ("TYPE_UINT8", dims) for name, dims in IMAGES.items()}
     assert tensors(schema, config.output) == {"flow": ("TYPE_FP32", [1, 2, 32, 64])}
     (group,) = config.instance_group
@@ -110,6 +111,8 @@ def test_on_a_gpu(schema: ModuleType, tmp_path: Path) -> None:
     model = save_toy(tmp_path / "toy.onnx")
     triton_repository([model], tmp_path / "models", TritonConfig(name="flow", provider="cuda"))
     config = parsed(schema, tmp_path / "models", "flow")
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"use_tf32": "0"})
     assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_GPU
     assert "docker run --rm --gpus all" in (tmp_path / "models/README.md").read_text()
 
@@ -282,7 +285,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
         (root, True, ModelError, "toy.onnx: is version 1 of toy already; nothing to do"),
         (toy, True, OutputError, "toy.onnx: is a file; the path of a folder"),
         (tmp_path, True, OutputError, f"holds other files (no {INDEX}); a new or empty folder"),
-        (toy / "models", False, OutputError, "cannot be written (File exists)"),
+        (toy / "models", False, OutputError, "cannot be written (a folder of its path is a file)"),
     ]
     for path, update, kind, text in cases:
         with pytest.raises(kind) as caught:
@@ -319,6 +322,21 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
         triton_repository([toy], tmp_path / "models")
     assert [p.name for p in tmp_path.iterdir()] == ["toy.onnx"]
+
+
+def test_an_update_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    toy, root = save_toy(tmp_path / "toy.onnx"), tmp_path / "models"
+    triton_repository([toy], root)
+    before = contents(root)
+    save_toy(toy, metadata(weights_sha256="ee" * 32))
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(OutputError, match=r"models: cannot be written \(No space left on device\)"):
+        triton_repository([toy], root, update=True)
+    assert contents(root) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["models", "toy.onnx"]
 
 
 def test_a_model_that_changes_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
