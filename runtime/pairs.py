@@ -6,11 +6,13 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -24,8 +26,11 @@ _READABLE = {
     "string", "large_string", "string_view", "double", "float",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }  # fmt: skip
-_NO_FILE_NAME = re.compile(r'[\\/:*?"<>|\0]')
+_NO_FILE_NAME = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
+_LONGEST_ROW = 1 << 20  # characters
+_LONGEST_PATH = 4096  # characters; tables of ours with longer ones could not be read again
 
 _log = logging.getLogger("gocor")
 
@@ -174,6 +179,7 @@ class PairList(PairSource):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._state = self._file_state()
         digest, names = hashlib.sha256(), array.array("Q")
         for _, *texts in self._lines():
             digest.update("\0".join((*texts, "")).encode("utf-8", "surrogateescape"))
@@ -186,13 +192,35 @@ class PairList(PairSource):
     def __iter__(self) -> Iterator[Pair]:
         return (file_pair(name, Path(one), Path(other)) for _, name, one, other in self._lines())
 
+    def check_unchanged(self) -> None:
+        """Raises ImageError if the file was written since: what is iterated could be other pairs."""
+        if self._file_state() != self._state:
+            raise ImageError(
+                self.path, "was changed since the batch began", "put it back, or begin anew: --restart"
+            )
+
+    def _file_state(self) -> tuple[int, int]:
+        try:
+            facts = self.path.stat()
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise ImageError(
+                self.path, "is no regular file, and is read more than once", "a CSV or Parquet file"
+            )
+        return facts.st_size, facts.st_mtime_ns
+
     def _lines(self) -> Iterator[tuple[int, str, str, str]]:
         """Line, name, reference and query of each pair."""
         folder = os.path.abspath(self.path.parent)
         for number, (line, row) in enumerate(iterate_table(self.path, ("reference", "query")), 1):
             name = row.get("name") or f"{number:08d}"
             _check_name(name, f"{self.path}:{line}")
-            yield line, name, os.path.join(folder, row["reference"]), os.path.join(folder, row["query"])
+            files = row["reference"], row["query"]
+            for file in files:
+                _check_path(file, f"{self.path}:{line}")
+            one, other = (os.path.join(folder, file) for file in files)
+            yield line, name, one, other
 
     def _refuse_repeated_names(self, names: "array.array[int]") -> None:
         """Looks for equal names among their hashes: 8 bytes for each pair, of which there may be millions."""
@@ -226,32 +254,64 @@ def iterate_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
         ImageError: the file cannot be read, lacks a column, or a row lacks a value of these columns.
         DependencyError: a Parquet file needs pyarrow.
     """
-    parquet = path.suffix.lower() in PARQUET_SUFFIXES
     try:
-        for line, row in _parquet_rows(path, columns) if parquet else _csv_rows(path, columns):
+        for line, row in (_parquet_rows if _is_parquet(path) else _csv_rows)(path, columns):
             for name in columns:
                 if not row[name]:
                     raise ImageError(f"{path}:{line}", f"has no {name}", f"values for {', '.join(columns)}")
             yield line, row
     except OSError as error:
-        kind = "Parquet" if parquet else "CSV"
-        raise ImageError(path, f"cannot be read ({error.strerror or error})", f"a {kind} file") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    kind = "Parquet" if _is_parquet(path) else "CSV"
+    return ImageError(path, f"cannot be read ({error.strerror or error})", f"a {kind} file")
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in PARQUET_SUFFIXES
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            lines = _RowLines(file)
+            reader = csv.DictReader(lines, skipinitialspace=True, strict=True)
             header = [(name or "").strip() for name in reader.fieldnames or ()]
             if missing := [name for name in columns if name not in header]:
                 text = f"has no column {missing[0]!r}, its first line is {','.join(header)[:60]!r}"
                 raise ImageError(path, text, f"{','.join(columns)} as the first line")
             reader.fieldnames = header
             for row in reader:
+                lines.left = _LONGEST_ROW
                 yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}
     except (UnicodeDecodeError, csv.Error) as error:
         expected = f"columns {','.join(columns)}"
         raise ImageError(path, f"is no CSV file in UTF-8 ({error})", expected) from error
+
+
+class _RowLines:
+    """Lines of a text file, until a row of it has taken too many: it need not have an end.
+
+    Attributes:
+        left: characters that the row may still have; to be renewed for each.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.left = file, _LONGEST_ROW
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.file.readline(self.left + 1)
+        self.left -= len(line)
+        if self.left < 0:
+            raise csv.Error(f"a row has more than {_LONGEST_ROW} characters")
+        if not line:
+            raise StopIteration
+        return line
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -349,13 +409,14 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _table_pairs(path: Path) -> list[Pair]:
     pairs: dict[str, Pair] = {}
+    used: Counter[str] = Counter()
     for line, row in read_table(path, ("reference", "query")):
         where = f"{path}:{line}"
         reference, query = (path.parent / row[name] for name in ("reference", "query"))
         for image in (reference, query):
             if not os.path.isfile(image):  # Path's method raises an OSError if the name is too long for one
                 raise ImageError(where, f"{image} does not exist", "paths relative to the CSV file's folder")
-        name = row.get("name") or _free_name(reference.stem, pairs)
+        name = row.get("name") or _free_name(reference.stem, pairs, used)
         if name in pairs:
             raise _repeated(where, name)
         _check_name(name, where)
@@ -373,6 +434,12 @@ def _check_name(name: str, where: object) -> None:
         raise ImageError(where, text, f"at most {_LONGEST_NAME}")
 
 
+def _check_path(path: str, where: object) -> None:
+    if len(path) > _LONGEST_PATH or (not path.isprintable() and _CONTROL.search(path)):
+        text = f"{path[:40]!r} cannot be the path of an image"
+        raise ImageError(where, text, f"at most {_LONGEST_PATH} characters, and no line breaks or the like")
+
+
 def _repeated(where: object, name: str) -> ImageError:
     return ImageError(where, f"the name {name!r} was given before", "a name of its own for each pair")
 
@@ -382,12 +449,13 @@ def _hash(name: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _free_name(stem: str, taken: dict[str, Pair]) -> str:
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
+def _free_name(stem: str, taken: Container[str], used: Counter[str]) -> str:
+    """``stem``, ``stem_2``, …; ``used`` counts on where the last call for the stem stopped."""
+    while True:
+        used[stem] += 1
+        name = f"{stem}_{used[stem]}" if used[stem] > 1 else stem
+        if name not in taken:
+            return name
 
 
 def _cv2(path: Path) -> Any:

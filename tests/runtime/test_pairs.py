@@ -144,6 +144,14 @@ def test_table(make, tmp_path):
     ]
 
 
+def test_names_of_many_images_of_one_name(make, tmp_path):
+    make("a.png")
+    rows = "a.png,a.png,\n" * 3 + "a.png,a.png,a_5\n" + "a.png,a.png,\n" * 2
+    pairs = find_pairs(table=write(tmp_path / "p.csv", f"reference,query,name\n{rows}"))
+    names = [pair.name for pair in pairs]
+    assert names == ["a", "a_2", "a_3", "a_5", "a_4", "a_6"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -172,6 +180,15 @@ def test_bad_tables(make, tmp_path, text, message):
     make("a.png", "b.png")
     with pytest.raises(ImageError, match=message):
         find_pairs(table=write(tmp_path / "p.csv", text))
+
+
+def test_rows_without_end(tmp_path):
+    for row in ("a" * (1 << 20), '"\n",' * (1 << 18)):
+        write(tmp_path / "p.csv", "reference,query\n" + row)
+        with pytest.raises(
+            ImageError, match=r"p\.csv: is no CSV file in UTF-8 \(a row has more than 1048576 "
+        ):
+            PairList(tmp_path / "p.csv")
 
 
 def test_table_missing_or_binary(tmp_path):
@@ -276,12 +293,24 @@ def test_a_list_has_the_hash_of_its_content(tmp_path):
         ("a,b,\na,b,00000001\n", r"p\.csv:3: the name '00000001' was given before"),
         ("a,b,x/y\n", r"p\.csv:2: the name 'x/y' cannot be that of a folder"),
         (f"a,b,{'x' * 201}\n", r"p\.csv:2: the name 'x{20}'… has 201 letters; at most 200"),
+        ('a,b,"x\ry"\n', r"p\.csv:3: the name 'x\\ry' cannot be that of a folder"),
+        (
+            '"a\rb",b,x\n',
+            r"p\.csv:3: 'a\\rb' cannot be the path of an image; at most 4096 characters, and no",
+        ),
+        (f"a,b/{'x' * 4095},x\n", r"p\.csv:2: 'b/x{38}' cannot be the path of an image"),
         ("a,b,x\na,,y\n", r"p\.csv:3: has no query; values for reference, query"),
     ],
 )
 def test_bad_lists(tmp_path, rows, text):
     with pytest.raises(ImageError, match=text):
         PairList(write(tmp_path / "p.csv", f"reference,query,name\n{rows}"))
+
+
+def test_a_list_is_a_file(tmp_path):
+    os.mkfifo(tmp_path / "p.csv")
+    with pytest.raises(ImageError, match=r"p\.csv: is no regular file, and is read more than once; a CSV or"):
+        PairList(tmp_path / "p.csv")
 
 
 @pytest.fixture
