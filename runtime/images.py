@@ -126,6 +126,8 @@ def _opened(path: str | Path, formats: tuple[str, ...]) -> "Iterator[Image.Image
 
     with decoding(path):
         check_size(path, IMAGE, ImageError)
+        if not Path(path).is_file() and not Path(path).is_dir():
+            raise ImageError(path, "is no regular file", _EXPECTED)  # a pipe would be waited for
         with Image.open(path, formats=formats) as image:
             yield image
 

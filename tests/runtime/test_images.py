@@ -1,4 +1,5 @@
 import errno
+import os
 import struct
 import subprocess
 import sys
@@ -142,6 +143,12 @@ def test_not_an_image(tmp_path, content):
 def test_folder_instead_of_file(tmp_path):
     with pytest.raises(ImageError, match=r"cannot be read \(Is a directory\)"):
         load_image(tmp_path)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png: is no regular file; a PNG, JPEG"):
+        load_image(tmp_path / "pipe.png")
 
 
 def test_no_permission(tmp_path, monkeypatch):
