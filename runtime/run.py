@@ -20,6 +20,8 @@ from gocor.core.reading import DOCUMENT, read_json
 from gocor.runtime.flipping import estimate_with_flip_check
 from gocor.runtime.flow import FlowFormat, check_finite, consistent, encode_flow, sample_flow, warp
 from gocor.runtime.images import check_same_size, encode_image, pad_pair
+from gocor.runtime.model_hash import model_sha256
+from gocor.runtime.package_session import PackageEstimator
 from gocor.runtime.pairs import Pair, PairSource, read_table
 from gocor.runtime.session import FlowEstimator
 from gocor.runtime.visualize import consistency_picture, flow_picture, overview
@@ -168,8 +170,11 @@ class _Run:
         options = dataclasses.asdict(config)
         del options["output"], options["overwrite"]
         options["points"] = sha256(config.points) if config.points else None
+        # Of a package one precision is asked for, and its index has all.
+        candidates = estimator.candidates if isinstance(estimator, PackageEstimator) else ()
         self.identity = {
-            "model_sha256": sha256(estimator.path),
+            "model_sha256": model_sha256(estimator.path),
+            "models": [model.path for model in candidates],
             "provider": estimator.provider,
             "options": options,
         }

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from packages import make_package
 
 from gocor.core.errors import ConfigError, ImageError, ModelError, OutputError
 from gocor.runtime.flow import read_flow
 from gocor.runtime.images import load_image, save_image
 from gocor.runtime.pairs import find_pairs
 from gocor.runtime.run import RunConfig, run_pairs
+from gocor.runtime.session import load
 
 BASE = {"flow.flo", "flow.png", "warped.png", "overview.png", "result.json"}
 
@@ -225,6 +227,16 @@ def test_what_changed_is_computed_again(estimator, images, change, calls):
     assert estimator.calls == calls
     run_pairs(estimator, folders(images), RunConfig(images / "out"))
     assert estimator.calls == calls
+
+
+def test_another_precision_of_a_package_is_computed_again(images):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    make_package(images / "package", precisions=("fp32", "int8"))
+    for precision, skipped in ((None, False), ("fp32", True), ("int8", False)):
+        with load(images / "package", precision=precision) as estimator:
+            (result,) = run_pairs(estimator, single(images), RunConfig(images / "out")).results
+        assert result.skipped is skipped
 
 
 def test_other_options_replace_the_earlier_files(estimator, images):
