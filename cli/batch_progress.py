@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from gocor.console import print_line, stderr
-from gocor.runtime.batch.job import Tally
+from gocor.runtime.batch.job import BatchConfig, Tally
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -34,9 +34,14 @@ class Speed:
         tally = self._tally
         if tally is None or not (finished := tally.done + tally.failed) or self.seconds <= 0:
             return ""
-        rate = finished / self.seconds
-        left = round((tally.total - tally.finished) / rate)
-        return f"{rate:.3g} pairs/s, {duration(left)} left"
+        left = round((tally.total - tally.finished) * self.seconds / finished)
+        return f"{rate(finished, self.seconds)}, {duration(left)} left"
+
+
+def rate(pairs: int, seconds: float) -> str:
+    """``12.3 pairs/s``, and whole pairs from a thousand on."""
+    value = pairs / seconds
+    return f"{value:.3g} pairs/s" if value < 999.5 else f"{value:.0f} pairs/s"
 
 
 def duration(seconds: int) -> str:
@@ -47,15 +52,22 @@ def duration(seconds: int) -> str:
 
 
 @contextlib.contextmanager
-def batch_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
+def batch_progress(config: BatchConfig, clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
     """Shows on stderr how far a batch is while the block runs; the function that it gives takes tallies."""
     try:
         speed = Speed(clock)
         with _bar(speed) if stderr.is_terminal else contextlib.nullcontext(_lines(speed)) as show:
             yield show
     except (KeyboardInterrupt, SystemExit):
-        print_line("note", "stopped; the same command goes on from here", "cyan")
+        print_line("note", f"stopped; the same command{_without(config)} goes on from here", "cyan")
         raise
+
+
+def _without(config: BatchConfig) -> str:
+    """Options that would have what this run has done removed and computed again."""
+    given = {"--restart": config.restart, "--retry-failed": config.retry_failed}
+    names = [name for name, is_given in given.items() if is_given]
+    return f" without {' and '.join(names)}" if names else ""
 
 
 @contextlib.contextmanager

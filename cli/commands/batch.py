@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gocor.batch_progress import batch_progress, duration
+from gocor.batch_progress import batch_progress, duration, rate
 from gocor.console import examples, facts_table, print_line, stdout
 from gocor.core.errors import ConfigError
 from gocor.runtime.batch.index import FAILED
@@ -32,7 +32,10 @@ def batch(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: Annotated[Path, typer.Option(help="Model, what gocor build made of it, or a package's folder.")],
     provider: Annotated[
-        str | None, typer.Option(help="Where to run: cpu (default), cuda or tensorrt. Engine and .xml know.")
+        str | None,
+        typer.Option(
+            help="Where to run: cpu (default), cuda or tensorrt. Engines and .xml know; a package chooses."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; one for each core if not given.")] = None,
     precision: Annotated[
@@ -44,7 +47,9 @@ def batch(
     batch: Annotated[
         int | None, typer.Option(help="Pairs that the model gets at a time; as it was exported if not given.")
     ] = None,
-    shard: Annotated[int, typer.Option(help="Pairs in a folder or Parquet file, which a kill costs.")] = 100,
+    shard: Annotated[
+        int, typer.Option(help="Pairs in a folder or Parquet file; a kill costs those begun.")
+    ] = 100,
     workers: Annotated[int | None, typer.Option(help="Threads that read, and as many that write.")] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="local|auto|HOST:PORT", help="Run on a Ray cluster.")
@@ -66,11 +71,11 @@ def batch(
         model, output, provider, threads, precision, format, dtype, pad, batch, shard, workers,  # type: ignore[arg-type]
         restart, retry_failed,
     )  # fmt: skip
-    if ray_workers and not ray:
+    if ray_workers is not None and ray is None:
         raise ConfigError("--ray-workers", "was given without --ray", "--ray local, auto or HOST:PORT")
-    compute = partial(run_batch_on_ray, ray=RayConfig(ray, ray_workers)) if ray else run_batch
+    compute = partial(run_batch_on_ray, ray=RayConfig(ray, ray_workers)) if ray is not None else run_batch
     listed = PairList(pairs)
-    with batch_progress() as show:
+    with batch_progress(config) as show:
         report = compute(listed, config, progress=show)
     print_report(report, config)
     if report.failed:
@@ -81,7 +86,7 @@ def print_report(report: BatchReport, config: BatchConfig) -> None:
     """Prints what was done, and where it is."""
     tally = report.tally
     fresh = tally.done + tally.failed
-    speed = f"{fresh / report.seconds:.3g} pairs/s, {duration(round(report.seconds))}" if fresh else None
+    speed = f"{rate(fresh, report.seconds)}, {duration(round(report.seconds))}" if fresh else None
     before = f"{tally.before} of them before; --restart computes them again" if tally.before else None
     facts = {"pairs": f"{report.done} done, {report.failed} failed", "": before, "time": speed}
     stdout.print(facts_table(facts | {"index": report.index}))

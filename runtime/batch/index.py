@@ -11,6 +11,7 @@ from typing import Any, Literal, TextIO
 from gocor.core.files import atomic_path
 from gocor.runtime.pairs import Pair, import_pyarrow
 
+INDEXES = ("index.csv", "index.parquet")
 FAILED = "failed.csv"
 _ROWS_AT_ONCE = 1 << 16
 
@@ -62,7 +63,7 @@ def failed(pair: Pair, reason: object) -> Outcome:
 
 def index_file(folder: Path, parquet: bool) -> Path:
     """Where the index of a job is: in Parquet if the flows are."""
-    return folder / ("index.parquet" if parquet else "index.csv")
+    return folder / INDEXES[parquet]
 
 
 def write_index(folder: Path, shards: Iterable[list[Outcome]], parquet: bool) -> tuple[int, int]:

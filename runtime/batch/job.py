@@ -6,30 +6,34 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from gocor.core.errors import ConfigError, OutputError
-from gocor.core.files import sha256, write_text, writing
+from gocor.core.files import atomic_path, sync, write_to_disk, writing
 from gocor.core.reading import DOCUMENT, read_json
-from gocor.runtime.batch.index import FAILED, Outcome, index_file, write_index
+from gocor.runtime.batch.index import FAILED, INDEXES, Outcome, index_file, write_index
 from gocor.runtime.batch.shards import (
     FLOWS,
     BatchFormat,
     Dtype,
     finished_shards,
+    holds_results,
     read_shard,
     remove_leftovers,
     remove_shards,
 )  # fmt: skip
 from gocor.runtime.flow import FlowFormat
-from gocor.runtime.package import INDEX
+from gocor.runtime.model_hash import model_sha256
+from gocor.runtime.package import Package
+from gocor.runtime.package_choice import find_candidates
 from gocor.runtime.pairs import Pair, PairList, import_pyarrow
-from gocor.runtime.session import BUILT_SUFFIXES, check_model_file
+from gocor.runtime.session import BUILT_SUFFIXES
 
 JOB = "job.json"  # written first: it says what the shards beside it are
 FORMATS = (*get_args(FlowFormat), "parquet")
+RESULTS = (*INDEXES, FAILED)  # written when all shards are there
 _LOCK = ".lock"
 _FORMAT_VERSION = 1
 _DECISIVE = ("precision", "format", "dtype", "pad", "batch", "shard")  # options that decide on the results
@@ -78,9 +82,9 @@ class BatchConfig:
         ):
             if value not in known:
                 raise ConfigError(option, f"unknown {value!r}", f"one of {', '.join(known)}")
-        for option, number in (("--batch", self.batch), ("--shard", self.shard), ("--workers", self.workers)):
-            if number is not None and number < 1:
-                raise ConfigError(option, f"is {number}", "at least 1")
+        for name in ("threads", "batch", "shard", "workers"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ConfigError(f"--{name}", f"is {number}", "at least 1")
         if self.dtype != "float32" and self.format != "parquet":
             raise ConfigError("--dtype", f"is {self.dtype} with --format {self.format}", "--format parquet")
 
@@ -142,19 +146,23 @@ class BatchReport:
 class Job:
     """A batch in its folder; one process at a time may have it. Open it with ``with``.
 
+    Nothing in the folder is changed before ``begin``, so that a model can be loaded before that.
+
     Attributes:
-        config: what to compute.
+        config: what to compute; of a package, with the provider and precision that were chosen.
         pairs: of which pairs.
-        model_sha256: of the model file, or of the package's index.
+        model_sha256: of the model; see the function of that name.
     """
 
     def __init__(self, pairs: PairList, config: BatchConfig) -> None:
-        self.pairs, self.config = pairs, config
+        self.pairs = pairs
         self.model_sha256 = model_sha256(config.model)
+        self.config = _chosen(config)
+        self._anew = False
         self._close = contextlib.ExitStack()
 
     def __enter__(self) -> "Job":
-        """Makes the folder, or takes up the job that it holds.
+        """Takes the folder, which is made if there is none.
 
         Raises:
             ConfigError: the folder holds another job, or something that is none; or another process has it.
@@ -169,12 +177,7 @@ class Job:
             folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as close:
             close.enter_context(_locked(folder))
-            remove_leftovers(folder)
-            self._begin()
-            if self.config.retry_failed:
-                remove_shards(path for path in self.finished.values() if _has_failures(path))
-            with writing(folder):
-                (folder / FLOWS).mkdir(exist_ok=True)
+            self._anew = self._is_another()
             self._close = close.pop_all()
         return self
 
@@ -186,9 +189,28 @@ class Job:
         """Shards that are there, by number."""
         return finished_shards(self.config.output)
 
-    def start(self) -> Tally:
-        """What is done before the first pair of this run."""
-        return Tally(self.pairs.expected, sum(map(self._size, self.finished)))
+    @property
+    def complete(self) -> bool:
+        """Everything was computed before, and nothing shall be computed again."""
+        again = self._anew or self.config.retry_failed
+        return not again and self._tally().finished == self.pairs.expected
+
+    def begin(self) -> Tally:
+        """Removes what is to be computed again, and records what the job is.
+
+        Returns:
+            What is done before the first pair of this run.
+        """
+        folder = self.config.output
+        with writing(folder):
+            remove_leftovers(folder)
+            if self._anew:
+                self._replace()
+            elif self.config.retry_failed:
+                remove_shards(path for path in self.finished.values() if _has_failures(path))
+            (folder / FLOWS).mkdir(exist_ok=True)
+            sync(folder)
+        return self._tally()
 
     def pending(self) -> Iterator[Shard]:
         """Shards that are not there, in order; the list is read as they are taken."""
@@ -197,22 +219,33 @@ class Job:
             if not (taken := tuple(itertools.islice(pairs, self.config.shard))):
                 return
             if number not in finished:
+                self.pairs.check_unchanged()
                 yield Shard(number, taken)
 
     def finish(self, tally: Tally, seconds: float) -> BatchReport:
         """Writes the index of the job, all of whose shards are there."""
-        remove_leftovers(self.config.output)  # of actors that died; nobody is at work any more
-        folder, shards = self.config.output, sorted(self.finished.items())
-        done, failed = write_index(
-            folder, (self._outcomes(number, path) for number, path in shards), self.config.parquet
-        )
-        return BatchReport(tally, done, failed, index_file(folder, self.config.parquet), seconds)
+        folder, finished, parquet = self.config.output, self.finished, self.config.parquet
+        remove_leftovers(folder)  # of actors that died; nobody is at work any more
+        shards = (self._outcomes(number, finished) for number in range(self._shards))
+        done, failed = write_index(folder, shards, parquet)
+        return BatchReport(tally, done, failed, index_file(folder, parquet), seconds)
+
+    @property
+    def _shards(self) -> int:
+        return -(-self.pairs.expected // self.config.shard)
+
+    def _tally(self) -> Tally:
+        there = self.finished.keys() & range(self._shards)
+        return Tally(self.pairs.expected, sum(map(self._size, there)))
 
     def _size(self, number: int) -> int:
         """Pairs of a shard; the last one has what is left."""
         return min(self.config.shard, self.pairs.expected - number * self.config.shard)
 
-    def _outcomes(self, number: int, path: Path) -> list[Outcome]:
+    def _outcomes(self, number: int, finished: dict[int, Path]) -> list[Outcome]:
+        if (path := finished.get(number)) is None:
+            text = f"lost shard {number} while the batch ran"
+            raise OutputError(self.config.output / FLOWS, text, "the same command computes it again")
         outcomes = read_shard(path)
         if len(outcomes) != self._size(number):
             text = f"is damaged ({len(outcomes)} pairs instead of {self._size(number)})"
@@ -221,35 +254,41 @@ class Job:
 
     def _check_list_survives(self) -> None:
         folder, path = self.config.output.resolve(), self.pairs.path.resolve()
-        if path in (index_file(folder, self.config.parquet), folder / FAILED, folder / JOB):
+        ours = [folder / name for name in (FLOWS, JOB, *RESULTS)]
+        if any(place in (path, *path.parents) for place in ours):
             raise ConfigError("-o", f"results in {folder} would overwrite the list {path}", "another folder")
 
-    def _begin(self) -> None:
-        """Records what the job is, or checks that it is the one that was recorded."""
+    def _is_another(self) -> bool:
+        """Whether the job is begun anew; if that costs the results of another one, it has to be asked for."""
         folder, identity = self.config.output, self._identity()
         recorded = _read_record(folder)
-        if recorded == identity and not self.config.restart:
-            return
-        if recorded is None and (folder / FLOWS).exists():
-            text = f"holds a folder {FLOWS}, and no readable {JOB} that says what is in it"
-            raise ConfigError(folder, text, "another folder, or remove it")
-        if recorded is not None and not self.config.restart:
+        if recorded is None:
+            if names := [name for name in (JOB, FLOWS, *RESULTS) if (folder / name).exists()]:
+                text = f"holds {', '.join(names)}, and they are of no batch that gocor knows"
+                raise ConfigError(folder, text, "another folder, or remove them")
+        elif recorded != identity and not self.config.restart and holds_results(folder):
             text = f"holds a batch {_difference(recorded, identity)}"
             raise ConfigError(folder, text, "another folder, or --restart to remove what is there")
+        return self.config.restart or recorded != identity
+
+    def _replace(self) -> None:
+        """Removes the results of an earlier job, and records this one, down to the disk."""
+        folder = self.config.output
         if (folder / FLOWS).exists():
             remove_shards([folder / FLOWS])
-        with writing(folder):
-            for path in (index_file(folder, True), index_file(folder, False), folder / FAILED):
-                path.unlink(missing_ok=True)
-        write_text(folder / JOB, json.dumps(identity, indent=2) + "\n")
+        for name in RESULTS:
+            (folder / name).unlink(missing_ok=True)
+        with atomic_path(folder / JOB) as temporary:
+            write_to_disk(temporary, json.dumps(self._identity(), indent=2).encode() + b"\n")
 
     def _identity(self) -> dict[str, Any]:
         """What decides on the results. Neither threads nor machines do."""
         config = self.config
-        # What gocor build made runs where it was built for, whether that is said again or not.
-        provider = config.model.suffix if config.model.suffix in BUILT_SUFFIXES else config.provider
+        provider = config.provider
         if config.model.suffix == ".onnx":
             provider = provider or "cpu"
+        elif config.model.suffix in BUILT_SUFFIXES:
+            provider = None  # it runs where it was built for, whether that is said again or not
         return {
             "format_version": _FORMAT_VERSION,
             "model_sha256": self.model_sha256,
@@ -260,18 +299,21 @@ class Job:
         }
 
 
-def model_sha256(model: Path) -> str:
-    """SHA-256 of a model file, or of a package's index, which has those of its models.
-
-    Raises:
-        ModelError: there is none.
-    """
-    return sha256(check_model_file(model / INDEX if model.is_dir() else model))
+def _chosen(config: BatchConfig) -> BatchConfig:
+    """Of a package, decides where its models run, once for all machines and for all runs of the job."""
+    if not config.model.is_dir():
+        return config
+    found = find_candidates(Package.read(config.model), config.precision, config.provider)  # type: ignore[arg-type]
+    for name, reason in found.passed_over.items():
+        _log.info("%s: %s does not run here: %s", config.model, name, reason)
+    return replace(config, provider=found.provider, precision=found.models[0].precision)
 
 
 def _difference(recorded: dict[str, Any], identity: dict[str, Any]) -> str:
     """``of another model, with --format flo`` and the like."""
     names = [name for name in identity if recorded.get(name) != identity[name]]
+    if "model_sha256" in names:  # which has a provider of its own
+        names = [name for name in names if name != "provider"]
     said = {
         "format_version": "of another version of gocor", "model_sha256": "of another model",
         "provider": f"on provider {recorded.get('provider')}", "pairs_sha256": "of another list of pairs",
@@ -286,7 +328,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / JOB, DOCUMENT, OutputError)
     except (OSError, ValueError, OutputError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and "pairs_sha256" in record else None
 
 
 def _has_failures(path: Path) -> bool:

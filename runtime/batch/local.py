@@ -38,17 +38,25 @@ def run_batch(
     """
     began = time.monotonic()
     with Job(pairs, config) as job:
-        tally = job.start()
+        if job.complete:
+            progress(tally := job.begin())
+        else:
+            # Loaded first: a model that does not load must not cost the results that a run is to replace.
+            config = job.config
+            with load(config.model, config.provider, config.threads, config.precision) as estimator:
+                tally = _compute(job, estimator, progress)
+        return job.finish(tally, time.monotonic() - began)
+
+
+def _compute(job: Job, estimator: FlowEstimator, progress: Progress) -> Tally:
+    """Computes what is left of a job, and counts it."""
+    progress(tally := job.begin())
+
+    def note(outcome: Outcome) -> None:
+        nonlocal tally
+        tally = replace(tally, **{outcome.status: getattr(tally, outcome.status) + 1})
         progress(tally)
 
-        def note(outcome: Outcome) -> None:
-            nonlocal tally
-            counted = {outcome.status: getattr(tally, outcome.status) + 1}
-            tally = replace(tally, **counted)
-            progress(tally)
-
-        if tally.finished < tally.total:
-            with load(config.model, config.provider, config.threads, config.precision) as estimator:
-                for _ in Pipeline(estimator, config, note).run(job.pending()):
-                    pass
-        return job.finish(tally, time.monotonic() - began)
+    for _ in Pipeline(estimator, job.config, note).run(job.pending()):
+        pass
+    return tally

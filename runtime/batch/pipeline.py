@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from gocor.core.errors import GocorError, ModelError, OutputError
+from gocor.core.errors import GocorError, ImageError, ModelError, OutputError
 from gocor.runtime.batch.index import Outcome, failed
 from gocor.runtime.batch.job import BatchConfig, Shard
 from gocor.runtime.batch.shards import ShardWriter, open_shard
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MOST_WORKERS = 8
-# So many pairs must have failed in the model, and none succeeded in the shard, for the model to be at fault.
+# So many pairs in a row must have failed in the model, and none of a shard succeeded, for it to be at fault.
 _ENOUGH_FAILURES = 8
 
 
@@ -36,7 +36,7 @@ class _Open:
     writer: ShardWriter
     outcomes: list[Outcome] = field(default_factory=list)
     estimated: int = 0
-    model_errors: list[ModelError] = field(default_factory=list)
+    model_error: ModelError | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Pipeline:
         self.batch = config.batch or estimator.metadata.batch
         self.workers = config.workers or min(_MOST_WORKERS, os.cpu_count() or 1)
         self._unfinished: dict[int, _Open] = {}
+        self._model_failures = 0  # since it last gave a flow
 
     @property
     def most_pairs(self) -> int:
@@ -127,9 +128,9 @@ class Pipeline:
             if outcome is not None:
                 opened.outcomes.append(outcome)
                 self.note(outcome)
-            elif not opened.estimated and len(opened.model_errors) >= _ENOUGH_FAILURES:
+            elif opened.model_error and not opened.estimated and self._model_failures >= _ENOUGH_FAILURES:
                 # A GPU that fell off the bus would otherwise make failed pairs of all that are left.
-                raise opened.model_errors[-1]
+                raise opened.model_error
             else:
                 yield opened
 
@@ -153,10 +154,11 @@ class Pipeline:
             reference, query = pair.load()
             if not self.config.pad:
                 check_same_size(reference, query, pair.name)
+            return opened, _Images(pair, *pad_pair(reference, query), reference.shape[:2])
         except GocorError as error:
             return opened, failed(pair, error)
-        height, width = reference.shape[:2]
-        return opened, _Images(pair, *pad_pair(reference, query), (height, width))
+        except MemoryError:
+            return opened, failed(pair, ImageError(pair.name, "does not fit into memory", "smaller images"))
 
     def _estimates(
         self, read: Iterable[tuple[_Open, _Images | Outcome | None]]
@@ -205,13 +207,15 @@ class Pipeline:
                 yield opened, self._model_failed(opened, image.pair, error)
                 continue
             opened.estimated += 1
+            self._model_failures = 0
             yield opened, _Flow(image.pair, flow, seconds)
 
     def _model_failed(self, opened: _Open, pair: Pair, error: GocorError | MemoryError) -> Outcome:
         if isinstance(error, MemoryError):
             error = ModelError(self.estimator.path, f"ran out of memory with {pair.name}", "smaller images")
         if isinstance(error, ModelError):  # and not that these images are none for it
-            opened.model_errors.append(error)
+            opened.model_error = error
+            self._model_failures += 1
         return failed(pair, error)
 
     def _write(self, item: tuple[_Open, _Flow | Outcome | None]) -> tuple[_Open, Outcome | None]:

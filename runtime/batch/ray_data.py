@@ -18,19 +18,19 @@ from typing import Any
 
 from gocor.core.errors import ConfigError, DependencyError, GocorError, ModelError
 from gocor.runtime.batch.index import Outcome
-from gocor.runtime.batch.job import BatchConfig, BatchReport, Job, Shard, model_sha256
+from gocor.runtime.batch.job import BatchConfig, BatchReport, Job, Shard, Tally
 from gocor.runtime.batch.local import Progress
 from gocor.runtime.batch.pipeline import Pipeline
 from gocor.runtime.batch.shards import abandoned, finished_shards, read_shard
+from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.pairs import PairList, file_pair, import_pyarrow
-from gocor.runtime.session import FlowEstimator, load
+from gocor.runtime.session import ENGINE_PROVIDERS, ENGINE_SUFFIXES, load
 
 LOCAL = "local"
 # Ray starts an actor again for ever, but it may be a pair that kills it: so many may die over one shard.
 _DEATHS = 10
 _SHARDS_AT_ONCE = 2000  # whose paths are handed to Ray at a time
-_GPU_PROVIDERS = ("cuda", "tensorrt")
-_GPU_SUFFIXES = (".engine", ".plan")
+_GPU_PROVIDERS = ("cuda", *ENGINE_PROVIDERS)
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,11 @@ def run_batch_on_ray(
     here = os.path.abspath
     config = replace(config, model=Path(here(config.model)), output=Path(here(config.output)))
     with Job(pairs, config) as job:
-        tally = job.start()
-        progress(tally)
-        if tally.finished < tally.total:
+        if job.complete:
+            progress(tally := job.begin())
+        else:
             with _cluster(library, ray.address):
-                for done, failed in _results(library, job, _Workers.of(library, config, ray)):
-                    tally = replace(tally, done=tally.done + done, failed=tally.failed + failed)
-                    progress(tally)
+                tally = _compute(library, job, _Workers.of(library, job.config, ray), progress)
         return job.finish(tally, time.monotonic() - began)
 
 
@@ -101,8 +99,8 @@ class _Workers:
         """
         has = library.cluster_resources()
         cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
-        if config.provider in _GPU_PROVIDERS or config.model.suffix in _GPU_SUFFIXES:
-            wanted = cls(ray.workers or max(1, gpus), 1, 1)
+        if config.provider in _GPU_PROVIDERS or config.model.suffix in ENGINE_SUFFIXES:
+            wanted = cls(ray.workers or max(1, gpus), config.threads or 1, 1)
         else:
             machines = sum(node["Alive"] for node in library.nodes())
             count = ray.workers or machines
@@ -119,7 +117,7 @@ class _Worker:
 
     def __init__(self, config: BatchConfig, expected_sha256: str, threads: int | None) -> None:
         self.config, self.expected_sha256, self.threads = config, expected_sha256, threads
-        self._estimator: FlowEstimator | None = None
+        self._pipeline: Pipeline | None = None
 
     def __call__(self, shards: Any) -> dict[str, list[Any]]:
         """Computes the shards in the rows of an Arrow table; an error is a result, too."""
@@ -142,25 +140,37 @@ class _Worker:
                 f"was killed {deaths} times over shard {shard.number}, {shard.pairs[0].name} and what follows"
             )
             raise ModelError(self.config.model, text, "look for the pair that does it, or for want of memory")
-        outcomes: list[Outcome] = []
-        for _ in Pipeline(self._loaded(), self.config, outcomes.append).run([shard]):
+        pipeline, outcomes = self._loaded(), list[Outcome]()
+        pipeline.note = outcomes.append
+        for _ in pipeline.run([shard]):
             pass
         return outcomes
 
-    def _loaded(self) -> FlowEstimator:
-        if self._estimator is None:
+    def _loaded(self) -> Pipeline:
+        """One for all shards: it counts what fails in a row."""
+        if self._pipeline is None:
             if model_sha256(self.config.model) != self.expected_sha256:
                 where = f"{self.config.model} on {os.uname().nodename}"
                 raise ModelError(where, "is another file than where the job was started", "copy it there")
             config = self.config
-            self._estimator = load(config.model, config.provider, self.threads, config.precision)
-        return self._estimator
+            estimator = load(config.model, config.provider, self.threads, config.precision)
+            self._pipeline = Pipeline(estimator, config)
+        return self._pipeline
+
+
+def _compute(library: Any, job: Job, workers: _Workers, progress: Progress) -> Tally:
+    """Computes what is left of a job, and counts it."""
+    progress(tally := job.begin())
+    for done, failed in _results(library, job, workers):
+        tally = replace(tally, done=tally.done + done, failed=tally.failed + failed)
+        progress(tally)
+    return tally
 
 
 def _results(library: Any, job: Job, workers: _Workers) -> Iterator[tuple[int, int]]:
     """Numbers of pairs that are done and that failed, shard by shard as they come."""
     data, shards = library.data, job.pending()
-    threads = None if workers.gpus else workers.cpus
+    threads = job.config.threads if workers.gpus else workers.cpus
     arguments = (job.config, job.model_sha256, threads)
     while some := [_table_of(shard) for shard in itertools.islice(shards, _SHARDS_AT_ONCE)]:
         results = data.from_arrow(some).map_batches(

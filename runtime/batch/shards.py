@@ -36,6 +36,8 @@ _ROW_GROUP = 32 << 20  # bytes of flow that wait to be written together
 # Of a shard in Parquet: where the flow lies goes without saying.
 _OWN_COLUMNS = tuple(name for name in COLUMNS if name not in ("path", "row"))
 _SHARD_NAME = re.compile(r"(\d{6,})(\.parquet)?")
+# What a killed process leaves: a shard, index or record half written, or shards that were to be removed.
+_LEFTOVER = re.compile(r"\.(\d{6,}|flows|job|index|failed)(\.parquet)?\.[0-9a-f]{8}(\.\w+)?")
 
 
 class ShardWriter(ABC):
@@ -185,6 +187,12 @@ def finished_shards(folder: Path) -> dict[int, Path]:
     return {int(match[1]): folder / FLOWS / name for match, name in found if match}
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether anything lies where the shards do, what killed processes left apart."""
+    flows = folder / FLOWS
+    return flows.is_dir() and any(not _LEFTOVER.fullmatch(path.name) for path in flows.iterdir())
+
+
 def abandoned(folder: Path, number: int) -> int:
     """How many processes began the shard and have not completed it."""
     return len(list(folder.glob(f"{FLOWS}/.{number:06d}.*")))
@@ -192,9 +200,10 @@ def abandoned(folder: Path, number: int) -> int:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what processes left that were killed; none may be at work in the folder."""
-    patterns = (f"{FLOWS}/.*", *(f".{name}.*" for name in (FLOWS, "job", "index", "failed")))
-    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
-        _remove(path)
+    for place in (folder, folder / FLOWS):
+        for path in list(place.iterdir()) if place.is_dir() else ():
+            if _LEFTOVER.fullmatch(path.name):
+                _remove(path)
 
 
 def remove_shards(paths: Iterable[Path]) -> None:

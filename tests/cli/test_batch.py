@@ -4,7 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from batch_jobs import write_image, write_list
+from batch_jobs import config, write_image, write_list
 from toy_models import metadata, save_toy
 
 import gocor.batch_progress as batch_progress
@@ -94,6 +94,7 @@ def test_every_option_arrives(folder, invoke, monkeypatch):
             "error: no.onnx: no such file; give a model made by gocor export",
         ),
         ("--pairs pairs.csv --format exr", "error: --format: unknown 'exr'; one of flo, kitti, npy, parquet"),
+        ("--pairs pairs.csv --ray-workers 0", "error: --ray-workers: was given without --ray; --ray local"),
         (
             "--pairs pairs.csv --ray-workers 2",
             "error: --ray-workers: was given without --ray; --ray local, auto",
@@ -101,6 +102,10 @@ def test_every_option_arrives(folder, invoke, monkeypatch):
         (
             "--pairs pairs.csv --provider tpu",
             "error: provider: unknown name 'tpu'; one of cpu, cuda, tensorrt",
+        ),
+        (
+            "--pairs pairs.csv --precision fp16",
+            "error: precision: chooses among a package's models, and m.onnx",
         ),
     ],
 )
@@ -115,7 +120,7 @@ def test_mistakes_cost_one_line(folder, invoke, options, text):
     assert (code, printed) == (2, "")
     assert said.startswith(text)
     assert said.count("\n") == 1
-    assert not list(folder.glob("out/flows/*"))
+    assert not list(folder.glob("out/[!.]*"))
 
 
 class Clock:
@@ -128,9 +133,9 @@ class Clock:
         return self.now
 
 
-def test_lines_of_progress_are_few(capsys):
+def test_lines_of_progress_are_few(capsys, tmp_path):
     clock = Clock()
-    with batch_progress.batch_progress(clock) as show:
+    with batch_progress.batch_progress(config(tmp_path), clock) as show:
         for done in range(100):
             clock.now += 1
             show(Tally(5000, 1000, done, done // 50))
@@ -142,13 +147,13 @@ def test_lines_of_progress_are_few(capsys):
     ]
 
 
-def test_a_bar_on_a_terminal(monkeypatch):
+def test_a_bar_on_a_terminal(monkeypatch, tmp_path):
     from rich.console import Console
 
     console = Console(force_terminal=True, record=True, width=160, color_system=None)
     monkeypatch.setattr(batch_progress, "stderr", console)
     clock = Clock()
-    with console.capture() as captured, batch_progress.batch_progress(clock) as show:
+    with console.capture() as captured, batch_progress.batch_progress(config(tmp_path), clock) as show:
         show(Tally(100, 50))
         clock.now = 10
         show(Tally(100, 50, 19, 1))
@@ -156,10 +161,25 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "2 pairs/s, 0:15 left 1 failed" in captured.get()
 
 
-def test_a_stop_is_said(capsys):
-    with pytest.raises(KeyboardInterrupt), batch_progress.batch_progress():
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        ({}, "the same command"),
+        ({"restart": True}, "the same command without --restart"),
+        ({"restart": True, "retry_failed": True}, "the same command without --restart and --retry-failed"),
+    ],
+)
+def test_a_stop_is_said(capsys, tmp_path, options, command):
+    stopped = batch_progress.batch_progress(config(tmp_path, **options))
+    with pytest.raises(KeyboardInterrupt), stopped:
         raise KeyboardInterrupt
-    assert capsys.readouterr().err == "note: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == f"note: stopped; {command} goes on from here\n"
+
+
+def test_rates():
+    assert [batch_progress.rate(pairs, 2) for pairs in (1, 25, 1998, 1999, 123_456)] == [
+        "0.5 pairs/s", "12.5 pairs/s", "999 pairs/s", "1000 pairs/s", "61728 pairs/s",
+    ]  # fmt: skip
 
 
 def test_ray_is_imported_for_a_cluster_only():

@@ -24,12 +24,14 @@ from batch_jobs import (
 from full_disk import files_up_to
 from packages import make_package
 
-from gocor.core.errors import ConfigError, DependencyError, ModelError, OutputError
+from gocor.core.errors import ConfigError, DependencyError, ImageError, ModelError, OutputError, ProviderError
 from gocor.runtime.batch.job import Tally
 from gocor.runtime.batch.local import run_batch
 from gocor.runtime.batch.pipeline import Pipeline
 from gocor.runtime.batch.shards import FileShard
 from gocor.runtime.images import load_image
+from gocor.runtime.manifest import manifest_path
+from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.pairs import PairList
 
 
@@ -201,6 +203,34 @@ def test_pairs_that_fail_stop_nothing(run, tmp_path):
     assert [pair.name for pair in PairList(tmp_path / "out" / "failed.csv")] == list(bad)
 
 
+def test_a_model_that_is_lost_is_found_out_in_small_shards_too(run, tmp_path, estimator):
+    write_image(tmp_path / "crash.png", first=FakeEstimator.BAD)
+    write_list(tmp_path, 1)
+    rows = [("0.png", "1.png", "good"), *(("crash.png", "1.png", f"c{i}") for i in range(20))]
+    write_rows(tmp_path / "pairs.csv", rows)
+    with pytest.raises(ModelError, match=r"m\.onnx: failed in the library"):
+        run(shard=2)
+    assert len(list((tmp_path / "out" / "flows").iterdir())) <= 4
+
+
+def test_images_that_are_missing_are_no_fault_of_the_model(run, tmp_path):
+    write_image(tmp_path / "crash.png", first=FakeEstimator.BAD)
+    write_list(tmp_path, 1)
+    rows = [("0.png", "1.png", "good"), *(("crash.png", "1.png", f"c{i}") for i in range(9))]
+    write_rows(tmp_path / "pairs.csv", [*rows, *(("no.png", "0.png", f"n{i}") for i in range(10))])
+    assert run(shard=10).failed == 19
+
+
+def test_images_that_do_not_fit_into_memory(run, tmp_path, monkeypatch):
+    def pad(reference, query):
+        raise MemoryError
+
+    write_list(tmp_path, 1)
+    monkeypatch.setattr("gocor.runtime.batch.pipeline.pad_pair", pad)
+    assert run().failed == 1
+    assert results(tmp_path / "out")["p0"][1] == "p0: does not fit into memory; smaller images"
+
+
 def test_failed_pairs_are_tried_again_when_asked_for(run, tmp_path, estimator):
     write_list(tmp_path, 10, late=("late.png", "0.png"))
     assert run().failed == 1
@@ -324,16 +354,92 @@ def test_what_is_said_again_is_no_change(run, tmp_path):
 
 def test_folders_that_hold_something_else(run, tmp_path):
     write_list(tmp_path, 1)
-    (tmp_path / "out" / "flows").mkdir(parents=True)
+    out = tmp_path / "out"
+    files = [
+        out / name for name in ("index.csv", ".index.lock", ".job.conf", "flows/mine", "flows/.git/config")
+    ]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
     for options in ({}, {"restart": True}):
         with pytest.raises(
-            ConfigError, match=r"out: holds a folder flows, and no readable job\.json that says"
+            ConfigError, match=r"out: holds flows, index\.csv, and they are of no batch that gocor knows; ano"
         ):
             run(**options)
-    for text in ('{"half', "[1]", "[" * 100_000):
-        (tmp_path / "out" / "job.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"no readable job\.json"):
+    for text in ('{"half', "[1]", '{"name": "another job"}', "[" * 100_000):
+        (out / "job.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"out: holds job\.json, flows, index\.csv, and they are of"):
             run()
+    assert [path.read_text() for path in files] == ["precious"] * len(files)
+
+
+def test_a_job_without_results_gives_way(run, tmp_path):
+    write_list(tmp_path, 3)
+
+    def interrupt(_tally):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupt, provider="cuda")
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["provider"] == "cuda"
+    assert run(provider="cpu").done == 3
+
+
+@pytest.mark.parametrize("option", ["restart", "retry_failed"])
+def test_a_model_that_does_not_load_costs_no_results(run, tmp_path, estimator, monkeypatch, option):
+    def refuse(*_arguments):
+        raise ProviderError("provider", "'cuda' is not available here")
+
+    write_list(tmp_path, 5, lost=("no.png", "0.png"))
+    monkeypatch.setattr(estimator, "load", refuse)
+    with pytest.raises(ProviderError):
+        run()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    monkeypatch.undo()
+    run()
+    before = flow_files(tmp_path / "out")
+    monkeypatch.setattr(estimator, "load", refuse)
+    with pytest.raises(ProviderError):
+        run(**{option: True})
+    assert flow_files(tmp_path / "out") == before
+    assert len(results(tmp_path / "out")) == 6
+
+
+def test_a_shard_that_is_lost_while_the_batch_runs(run, tmp_path):
+    write_list(tmp_path, 10)
+    shard = tmp_path / "out" / "flows" / "000000"
+
+    def remove(tally):
+        if tally.finished == 9:
+            while not shard.exists():
+                time.sleep(0.001)
+            shutil.rmtree(shard)
+
+    with pytest.raises(OutputError, match=r"out/flows: lost shard 0 while the batch ran; the same command"):
+        run(remove, workers=1)
+    assert not (tmp_path / "out" / "index.csv").exists()
+    assert run().tally == Tally(10, 6, 4)
+
+
+def test_a_list_that_changes_while_the_batch_runs(run, tmp_path):
+    path = write_list(tmp_path, 60)
+    whole = path.read_text()
+
+    def change(tally):
+        if tally.finished == 9:
+            while not (tmp_path / "out" / "flows" / "000000").exists():
+                time.sleep(0.001)
+            path.write_text(whole.replace("1.png", "2.png"))
+
+    with pytest.raises(ImageError, match=r"pairs\.csv: was changed since the batch began; put it back, or"):
+        run(change, workers=1)
+    with pytest.raises(ConfigError, match="out: holds a batch of another list of pairs;"):
+        run()
+    path.write_text(whole)
+    assert run().done == 60
+    found = results(tmp_path / "out")
+    for name, (_, flow) in found.items():
+        np.testing.assert_allclose(np.array(flow)[:, 0, 0], means(tmp_path, name), rtol=1e-6)
 
 
 def test_a_job_of_a_later_version(run, tmp_path):
@@ -345,15 +451,17 @@ def test_a_job_of_a_later_version(run, tmp_path):
         run()
 
 
-@pytest.mark.parametrize("name", ["index.csv", "failed.csv"])
-def test_the_list_is_not_overwritten(run, tmp_path, name):
+@pytest.mark.parametrize("name", ["index.csv", "failed.csv", "flows/000000/index.csv"])
+@pytest.mark.parametrize("format", ["flo", "parquet"])
+def test_the_list_is_not_overwritten(run, tmp_path, name, format):
     path = write_list(tmp_path, 1)
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "flows" / "000000").mkdir(parents=True)
     path.rename(tmp_path / "out" / name)
     with pytest.raises(
         ConfigError, match=rf"-o: results in .*out would overwrite the list .*{name}; another"
     ):
-        run(pairs=f"out/{name}")
+        run(pairs=f"out/{name}", format=format, restart=True)
+    assert (tmp_path / "out" / name).exists()
 
 
 def test_one_process_at_a_time(run, tmp_path):
@@ -495,6 +603,7 @@ def test_reading_model_and_writing_overlap(run, tmp_path, estimator, monkeypatch
         ({"batch": 0}, "--batch: is 0; at least 1"),
         ({"shard": 0}, "--shard: is 0; at least 1"),
         ({"workers": -1}, "--workers: is -1; at least 1"),
+        ({"threads": 0}, "--threads: is 0; at least 1"),
     ],
 )
 def test_bad_options(tmp_path, options, text):
@@ -524,7 +633,10 @@ def test_a_package_has_a_model_for_each_size(tmp_path):
         write_image(tmp_path / f"{number}.png", number, size=size)
     rows = [(f"{i % 2}.png", f"{i % 2}.png", f"p{i}") for i in range(4)]
     pairs = PairList(write_rows(tmp_path / "pairs.csv", rows))
-    assert run_batch(pairs, config(tmp_path, model=tmp_path / "package", threads=1)).done == 4
+    options = {"model": tmp_path / "package", "threads": 1}
+    assert run_batch(pairs, config(tmp_path, **options)).done == 4
+    again = run_batch(pairs, config(tmp_path, **options, provider="cpu", precision="fp32"))
+    assert again.tally.before == 4, "what was chosen for the package is what is said here"
     for number, (_, flow) in enumerate(results(tmp_path / "out").values()):
         image = load_image(tmp_path / f"{number % 2}.png")
         assert np.shape(flow) == (2, *image.shape[:2])
@@ -533,6 +645,19 @@ def test_a_package_has_a_model_for_each_size(tmp_path):
     make_package(tmp_path / "package", sizes=[(64, 64)])
     with pytest.raises(ConfigError, match="out: holds a batch of another model;"):
         run_batch(pairs, config(tmp_path, model=tmp_path / "package"))
+
+
+def test_weights_of_openvino_are_of_the_model(tmp_path):
+    from openvino_models import save_xml
+
+    model = save_xml(tmp_path / "m.xml")
+    before, manifest = model_sha256(model), manifest_path(model)
+    weights = json.loads(manifest.read_text())["bin_sha256"]
+    manifest.write_text(manifest.read_text().replace(weights, "ee" * 32))
+    assert model_sha256(model) != before
+    manifest.unlink()
+    with pytest.raises(ModelError, match=r"m\.xml: has no manifest m\.xml\.json beside it"):
+        model_sha256(model)
 
 
 def test_a_folder_that_is_no_package(run, tmp_path):

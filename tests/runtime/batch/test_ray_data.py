@@ -6,7 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from batch_jobs import config, flow_files, index_rows, leftovers, results, write_image, write_list
+from batch_jobs import (
+    FakeEstimator,
+    config,
+    flow_files,
+    index_rows,
+    leftovers,
+    results,
+    write_image,
+    write_list,
+    write_rows,
+)  # fmt: skip
 from toy_models import metadata, save_toy
 
 import gocor.runtime.batch.ray_data as ray_data
@@ -117,6 +127,7 @@ def test_a_job_of_one_machine_goes_on_on_a_cluster(fake, tmp_path, monkeypatch):
         ({"cpus": 8, "nodes": 2}, {"threads": 2}, 3, (3, 2, 0)),
         ({"cpus": 8, "gpus": 4}, {"provider": "cuda"}, None, (4, 1, 1)),
         ({"cpus": 8, "gpus": 4}, {"model": "m.engine"}, 2, (2, 1, 1)),
+        ({"cpus": 8, "gpus": 4}, {"provider": "tensorrt-rtx", "threads": 2}, None, (4, 2, 1)),
     ],
 )
 def test_workers_are_as_many_as_the_cluster_suggests(tmp_path, cluster, options, workers, expected):
@@ -189,6 +200,19 @@ def test_a_shard_that_kills_whoever_computes_it(tmp_path):
         ModelError, match=r"m\.onnx: was killed 10 times over shard 0, p0 and what follows; look"
     ):
         worker._compute(Shard(0, tuple(pairs)))
+
+
+def test_a_model_that_is_lost_on_a_worker(fake, tmp_path, monkeypatch):
+    write_job(tmp_path)
+    library = fake()
+    write_image(tmp_path / "crash.png", first=FakeEstimator.BAD, size=(32, 64))
+    rows = [("crash.png", "0.png", f"c{i}") for i in range(20)]
+    pairs = PairList(write_rows(tmp_path / "pairs.csv", rows))
+    monkeypatch.setattr(ray_data, "load", FakeEstimator(tmp_path / "m.onnx").load)
+    with pytest.raises(ModelError, match=r"m\.onnx: failed in the library"):
+        run_batch_on_ray(pairs, config(tmp_path, shard=2), RayConfig())
+    assert len(list((tmp_path / "out" / "flows").iterdir())) == 3
+    assert library.log[-1] == "shutdown"
 
 
 def test_a_shard_that_was_finished_by_one_who_died(tmp_path):
