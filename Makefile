@@ -73,11 +73,11 @@ lint-native: $(READY)  ## clang-tidy, for the C++ of the TensorRT plugin library
 		$(if $(ONNXRUNTIME_INCLUDE_DIR),"-DGOCOR_BACKENDS=openvino;onnxruntime" \
 		-DONNXRUNTIME_INCLUDE_DIR="$(abspath $(ONNXRUNTIME_INCLUDE_DIR))" -DONNXRUNTIME_LIBRARY="$(ONNXRUNTIME_LIBRARY)")
 	$(BIN)/clang-tidy -p build/native-cpp --quiet --header-filter="runtime/cpp/.*" \
-		$(addprefix tests/runtime/cpp/,harness.cpp stress.cpp \
+		$(addprefix tests/runtime/cpp/,harness.cpp readers.cpp stress.cpp \
 		$(if $(TENSORRT_INCLUDE_DIR),gpu_harness.cpp fake_gpu/fake_cuda.cpp)) \
-		examples/cpp/estimate.cpp examples/cpp/files.cpp $(addprefix runtime/cpp/src/,gocor.cpp json.cpp manifest.cpp \
-		metadata.cpp onnx_file.cpp pipeline.cpp reading.cpp resample.cpp sha256.cpp spec.cpp openvino_backend.cpp \
-		$(if $(ONNXRUNTIME_INCLUDE_DIR),onnxruntime_backend.cpp) \
+		examples/cpp/estimate.cpp examples/cpp/files.cpp $(addprefix runtime/cpp/src/,error.cpp gocor.cpp json.cpp \
+		manifest.cpp metadata.cpp onnx_file.cpp pipeline.cpp reading.cpp resample.cpp sha256.cpp spec.cpp \
+		openvino_backend.cpp $(if $(ONNXRUNTIME_INCLUDE_DIR),onnxruntime_backend.cpp) \
 		$(if $(TENSORRT_INCLUDE_DIR),tensorrt_backend.cpp))
 
 format: $(READY)  ## let ruff put the code into shape

@@ -105,7 +105,7 @@ class Library:
     def load(self, path: Path, options: Options | None = None) -> "Estimator":
         handle = ctypes.c_void_p(1)
         try:
-            self.call("create", str(path).encode(), options and ctypes.byref(options), ctypes.byref(handle))
+            self.call("create", os.fsencode(path), options and ctypes.byref(options), ctypes.byref(handle))
         except RefusedError:
             assert handle.value is None
             raise

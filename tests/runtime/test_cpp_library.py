@@ -246,6 +246,11 @@ def test_images_of_any_size(described: ModelMetadata, tmp_path: Path, load: Call
         check_like_python(model, load, size)
 
 
+def test_outputs_that_openvino_makes_one(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    """The toy's coarse flows are equal."""
+    check_like_python(save_xml(tmp_path / "toy.xml", TENSORS), load, TENSORS.size)
+
+
 def test_a_real_network_and_an_image_of_another_size(
     network_xml: Path, load: Callable[..., Estimator]
 ) -> None:
@@ -314,7 +319,7 @@ def test_sizes_out_of_range(xml: Path, load: Callable[..., Estimator]) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    ['{"depth": [1, 2]}', '{"batch": [5, 9]}', '{"batch": 3}', '{"batch": ["1", null]}', "[3]",
+    ["{}", "null", '{"depth": [1, 2]}', '{"batch": [5, 9]}', '{"batch": 3}', '{"batch": ["1", null]}', "[3]",
      '{"batch": [true, 2]}', '{"height": [1, null]}', '{"batch": [1]}', '{"batch": [0, null]}',
      '{"batch": [1, 0]}'],
 )  # fmt: skip
@@ -326,6 +331,26 @@ def test_damaged_ranges(damage: str, xml: Path, library: Library) -> None:
     assert refusal(lambda: library.load(xml), BAD_MODEL) == text
 
 
+def save_small_flows(path: Path) -> Path:
+    """A model whose sizes vary and whose flows are half as large as it says."""
+    import onnx
+
+    model = onnx.load(save_sampler(path, DYNAMIC))
+    (steps,) = (node for node in model.graph.node if node.output[0] == "steps")
+    steps.attribute[0].ints[1:] = [8, 8]
+    onnx.save(model, path)
+    return path
+
+
+def test_flows_of_another_size(xml: Path, load: Callable[..., Estimator]) -> None:
+    """Whose memory ends before the flow of the right size would."""
+    save_small_flows(xml.with_suffix(".onnx"))
+    estimator = load(rebuilt_xml(xml, DYNAMIC))
+    text = refusal(lambda: estimator(*map(image, noise(2, DYNAMIC))), FAILED)
+    says = "its metadata says flow2 float32 (1, 2, 16, 32); export again"
+    assert text == f"{xml}: gave flow2 float32 (1, 2, 8, 16); {says}"
+
+
 def sizes(count: int, seed: int = 0) -> list[tuple[int, int, int, int]]:
     """Small and large ones, which are enlarged, shrunk, and left alone."""
     random = np.random.default_rng(seed)
@@ -333,19 +358,19 @@ def sizes(count: int, seed: int = 0) -> list[tuple[int, int, int, int]]:
     return [(1, 1, 1, 1), (1, 1, 64, 64), (70, 96, 64, 96), (70, 96, 70, 64), *found]  # type: ignore[list-item]
 
 
-def check_resizing(harness: Path, size: tuple[int, int, int, int]) -> None:
+def check_resizing(readers: Path, size: tuple[int, int, int, int]) -> None:
     height, width, *new = size
     from_to = [f"{height}x{width}", f"{new[0]}x{new[1]}"]
     random = np.random.default_rng(sum(size))
     picture = random.integers(0, 256, (height, width, 3), np.uint8)
     for name, family in (("pillow", "pwcnet"), ("area", "glunet")):
-        done = run([harness, name, *from_to], input=picture.tobytes(), text=False, encoding=None)
+        done = run([readers, name, *from_to], input=picture.tobytes(), text=False, encoding=None)
         expected = resize_images(picture[None], *new, family)  # type: ignore[arg-type]
         assert done.stdout == expected.tobytes(), (name, size)  # type: ignore[comparison-overlap]
     flow = random.normal(size=(2, height, width)).astype(np.float32)
     image_size = f"{4 * height}x{3 * width}"
     done = run(
-        [harness, "flow", from_to[0], "20", image_size, from_to[1]],
+        [readers, "flow", from_to[0], "20", image_size, from_to[1]],
         input=flow.tobytes(),
         text=False,
         encoding=None,
@@ -356,17 +381,17 @@ def check_resizing(harness: Path, size: tuple[int, int, int, int]) -> None:
 
 def test_resizing_is_pythons_to_the_bit(built: Path) -> None:
     for size in sizes(20):
-        check_resizing(built / "harness", size)
+        check_resizing(built / "readers", size)
 
 
 @pytest.mark.slow
 def test_resizing_under_sanitizers(sanitized: Path) -> None:
     for size in sizes(200, seed=1):
-        check_resizing(sanitized / "harness", size)
+        check_resizing(sanitized / "readers", size)
 
 
 def test_what_it_knows_of_the_networks(built: Path) -> None:
-    found = json.loads(run([built / "harness", "specs"]).stdout)
+    found = json.loads(run([built / "readers", "specs"]).stdout)
     assert found == [
         {
             "name": spec.name, "flow_unit": spec.flow_unit, "flow_stride": spec.flow_stride,
@@ -460,14 +485,24 @@ def test_too_little_room(xml: Path, library: Library, load: Callable[..., Estima
         INVALID_ARGUMENT,
     )
     assert text == "flow: has room for 4095 floats; 1 pairs of 4096"
+    many = (handle, picture, picture, 1 << 60, flow.ctypes.data, flow.size, None)  # and there is one image
+    text = refusal(lambda: library.call("estimate", *many), INVALID_ARGUMENT)
+    assert text == f"flow: has room for 4095 floats; {1 << 60} pairs of 4096"
 
 
 def test_files_that_are_no_models(tmp_path: Path, library: Library, xml: Path) -> None:
     (tmp_path / "model.txt").touch()
     (tmp_path / "model.engine").touch()
+    (tmp_path / "v1.0").mkdir()
+    (tmp_path / "v1.0/model").touch()
+    os.mkfifo(tmp_path / "pipe.xml")
     give = "give a model made by gocor export or gocor build"
     for name, status, text in (
-        ("none.xml", BAD_MODEL, f"no such file, or it cannot be read; {give}"),
+        ("none.xml", BAD_MODEL, f"no such file; {give}"),
+        ("v1.0", BAD_MODEL, f"is a folder; {give}"),
+        ("pipe.xml", BAD_MODEL, f"is no regular file; {give}"),
+        (f"{'a' * 300}.xml", BAD_MODEL, f"cannot be read (File name too long); {give}"),
+        ("v1.0/model", BAD_MODEL, "has the unknown suffix ''; models are .xml, .onnx or .engine files"),
         ("model.txt", BAD_MODEL, "has the unknown suffix '.txt'; models are .xml, .onnx or .engine files"),
         ("model.engine", UNAVAILABLE, "is a model for TensorRT, which is not in this build of the library; "
          f"it has {library.version}; build it with -DGOCOR_BACKENDS=…"),
@@ -496,8 +531,11 @@ def test_files_that_were_changed_or_are_missing(xml: Path, library: Library) -> 
     text = f"{weights}: no such file; the weights of {xml}: copy them, too, or rebuild it: {again(xml)}"
     assert refusal(lambda: library.load(xml), BAD_MODEL) == text
     weights.mkdir()
-    text = f"{weights}: cannot be read (Is a directory); the weights of"
-    assert refusal(lambda: library.load(xml), BAD_MODEL).startswith(text)
+    assert refusal(lambda: library.load(xml), BAD_MODEL).startswith(f"{weights}: is a folder; the weights of")
+    manifest_path(xml).unlink()
+    os.mkfifo(manifest_path(xml))  # which nobody ever writes to
+    text = f"{manifest_path(xml)}: is no regular file; copy it again"
+    assert refusal(lambda: library.load(xml), BAD_MODEL) == text
     manifest_path(xml).unlink()
     text = "has no manifest toy.xml.json beside it; copy both files, or build the OpenVINO model again"
     assert refusal(lambda: library.load(xml), BAD_MODEL) == f"{xml}: {text}: gocor build"
@@ -668,10 +706,22 @@ def test_limits(
 
 
 def test_text_that_a_terminal_would_obey(tmp_path: Path, library: Library) -> None:
-    path = tmp_path / "model.\x1b[2J\x7f"
+    path = tmp_path / "ä.\x1b[2J\x7f\x9b\udcff😀"  # the one before the last is no UTF-8
     path.touch()
-    text = f"{tmp_path}/model.\\x1b[2J\\x7f: has the unknown suffix '.\\x1b[2J\\x7f'; "
+    shown = r"\x1b[2J\x7f\xc2\x9b\xff😀"
+    text = f"{tmp_path}/ä.{shown}: has the unknown suffix '.{shown}'; "
     assert refusal(lambda: library.load(path), BAD_MODEL).startswith(text)
+
+
+def test_text_that_nobody_would_read(xml: Path, library: Library) -> None:
+    name = "/" + "ä" * 100_000
+    values = json.loads(manifest_path(xml).read_text()) | {"model": name}
+    manifest_path(xml).write_text(json.dumps(values))
+    text = refusal(lambda: library.load(xml), BAD_MODEL)
+    assert text.startswith(f"{manifest_path(xml)}: is a damaged OpenVINO model manifest (model '/ää")
+    assert text.endswith(f"ää', which is no name of a file); {AGAIN}")
+    assert " … " in text
+    assert len(text.encode()) < 4100
 
 
 def test_bf16_runs_in_bf16_or_not_at_all(
@@ -778,6 +828,13 @@ def test_an_onnx_file_that_fails_while_it_runs(tmp_path: Path, load: Callable[..
 
 
 @ONNXRUNTIME
+def test_flows_of_another_size_in_onnxruntime(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    estimator = load(save_small_flows(tmp_path / "model.onnx"))
+    text = refusal(lambda: estimator(*map(image, noise(2, DYNAMIC))), FAILED)
+    assert text.startswith(f"{tmp_path / 'model.onnx'}: failed in ONNX Runtime (")
+
+
+@ONNXRUNTIME
 def test_memory_that_runs_out(built: Path, tmp_path: Path) -> None:
     """At every single allocation of an estimate; the next one works."""
     done = run([built / "harness", "memory", save_toy(tmp_path / "toy.onnx")])
@@ -863,7 +920,7 @@ def test_what_onnx_files_may_name_is_what_python_says(built: Path, tmp_path: Pat
             expected = "ok"
         except ModelError as error:
             expected = str(error).removeprefix(f"{path}: ")
-        said = run([built / "harness", "onnx"], input=bytes(content), text=False, encoding=None).stdout
+        said = run([built / "readers", "onnx"], input=bytes(content), text=False, encoding=None).stdout
         found = said.decode("utf-8", "replace").removeprefix("stdin: ")
         assert re.sub(r"\(.*?\)", "", found) == re.sub(r"\(.*?\)", "", expected), number
         verdicts.add(found[:20])
@@ -900,7 +957,7 @@ def test_onnxruntime_under_sanitizers(sanitized: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_json_as_python_reads_it(text: str, built: Path) -> None:
-    done = run([built / "harness", "json"], input=text)
+    done = run([built / "readers", "json"], input=text)
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout) == json.loads(text)
 
@@ -915,7 +972,7 @@ def test_json_as_python_reads_it(text: str, built: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_json(text: str, built: Path) -> None:
-    done = run([built / "harness", "json"], input=text)
+    done = run([built / "readers", "json"], input=text)
     assert done.returncode == 1
     assert re.search(r" at character \d+$", done.stdout)
 
@@ -923,22 +980,52 @@ def test_what_is_no_json(text: str, built: Path) -> None:
 @pytest.mark.parametrize("size", [0, 3, 55, 56, 63, 64, 65, 119, 120, 128, 100_000])
 def test_sha256(size: int, built: Path) -> None:
     content = (b"gocor " * size)[:size].decode()
-    done = run([built / "harness", "sha256"], input=content)
+    done = run([built / "readers", "sha256"], input=content)
     assert done.stdout == hashlib.sha256(content.encode()).hexdigest()
 
 
 # ── for programs
 
 
-def test_the_header_is_c(tmp_path: Path) -> None:
+C_PROGRAM = r"""
+#include <gocor.h>
+#include <stdio.h>
+
+int main(int count, char** arguments) {
+    static const uint8_t pixels[32 * 64 * 3] = {255};
+    static float flow[2 * 32 * 64];
+    gocor_options options = GOCOR_OPTIONS_DEFAULT;
+    gocor_image image = {NULL, 32, 64, 0, GOCOR_RGB};
+    gocor_estimator* estimator = NULL;
+    image.pixels = pixels;
+    options.threads = 1;
+    if (count != 2 || gocor_create(arguments[1], &options, &estimator) != GOCOR_OK ||
+        gocor_estimate(estimator, &image, &image, 1, flow, 2 * 32 * 64, NULL) != GOCOR_OK) {
+        puts(gocor_last_error());
+        return 1;
+    }
+    printf("%s %.4f\n", gocor_get_info(estimator)->network, flow[0]);
+    gocor_release(estimator);
+    return 0;
+}
+"""
+
+
+def test_a_program_in_c(installed: Path, xml: Path, tmp_path: Path) -> None:
+    """Neither it nor its CMake knows C++."""
     if not shutil.which("cc"):
         pytest.skip("a C compiler (cc) is missing")
-    (tmp_path / "program.c").write_text(
-        "#include <gocor.h>\ngocor_options options = GOCOR_OPTIONS_DEFAULT;\n"
+    blocks = dict(re.findall(r"```(cpp|cmake)\n(.*?)```", (ROOT / "docs/cpp.md").read_text(), re.DOTALL))
+    (tmp_path / "program.c").write_text(C_PROGRAM)
+    (tmp_path / "CMakeLists.txt").write_text(
+        blocks["cmake"].replace("LANGUAGES CXX", "LANGUAGES C").replace("program.cpp", "program.c")
     )
-    flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
-    done = run(["cc", *flags, "-I", ROOT / "runtime/cpp/include", tmp_path / "program.c"])
-    assert done.returncode == 0, done.stderr
+    flags = "-DCMAKE_C_FLAGS=-std=c99 -pedantic -Wall -Wextra -Werror"
+    folder = build(tmp_path, tmp_path / "build", f"-Dgocor_ROOT={installed}", flags)
+    done = run([folder / "program", xml])
+    assert (done.returncode, done.stdout) == (0, f"PWCNet_GOCor {255 / (32 * 64 * 3):.4f}\n"), done.stderr
+    done = run([folder / "program", "none.xml"])
+    assert (done.returncode, done.stdout.partition(";")[0]) == (1, "none.xml: no such file")
 
 
 def test_it_shows_nothing_but_its_functions(built: Path) -> None:
@@ -1077,12 +1164,12 @@ def test_estimating_under_sanitizers(sanitized: Path, xml: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_damaged_manifests_under_sanitizers(sanitized: Path, xml: Path) -> None:
-    done = run([sanitized / "harness", "fuzz", xml, "100000"])
+    done = run([sanitized / "readers", "fuzz", xml, "100000"])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_damaged_manifests_by_the_thousand(built: Path, xml: Path) -> None:
-    done = run([built / "harness", "fuzz", xml, "2000"])
+    done = run([built / "readers", "fuzz", xml, "2000"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(" of 2000 refused\n")
 

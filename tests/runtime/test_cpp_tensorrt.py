@@ -116,9 +116,9 @@ DYNAMIC = metadata(io="tensors", height=64, width=128, dynamic=ANY)
 BATCHES = metadata(batch=2, dynamic={"batch": Range(1)})
 
 
-def save_dynamic(path: Path, described: ModelMetadata) -> Path:
+def save_dynamic(path: Path, described: ModelMetadata, *lines: str) -> Path:
     """An engine that takes up to three pairs, and with tensors sides of up to 384."""
-    engine = save_engine(path, described, ("most 3 384",))
+    engine = save_engine(path, described, ("most 3 384", *lines))
     sides = [(64, 64), (64, 128), (384, 384)] if described.io == "tensors" else [described.size] * 3
     return changed(engine, shapes=[[1 + n, *size] for n, size in enumerate(sides)])
 
@@ -136,13 +136,26 @@ def test_engines_whose_sizes_vary(
         np.testing.assert_array_equal(flow, pythons(engine, references, queries).flow)
 
 
-def test_sizes_that_an_engine_was_not_built_for(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+def test_sizes_that_an_engine_was_not_built_for(
+    tmp_path: Path, load: Callable[..., Estimator], gpu: FakeGpu
+) -> None:
     estimator = load(save_dynamic(tmp_path / "model.engine", DYNAMIC))
+    estimator(*map(image, pictures(2, (64, 300))))
+    before = gpu.cuda.fake_alive()
     text = refusal(lambda: estimator(*map(image, pictures(2, (64, 400)))), BAD_IMAGE)
     assert text == (
         "width: is 448 at the network's input; this model takes from 64 to 384 in steps of 64; "
         "gocor export --size 64x448 makes one for this"
     )
+    assert gpu.cuda.fake_alive() == before  # what the next call uses
+
+
+def test_flows_of_another_size(tmp_path: Path, load: Callable[..., Estimator]) -> None:
+    """Whose memory ends before the flow of the right size would."""
+    engine = save_dynamic(tmp_path / "model.engine", DYNAMIC, "small")
+    text = refusal(lambda: load(engine)(*map(image, pictures(2, (64, 128)))), FAILED)
+    says = "its metadata says flow2 float32 (1, 2, 16, 32); export again"
+    assert text == f"{engine}: gave flow2 float32 (1, 2, 8, 16); {says}"
 
 
 def test_enqueueing_takes_the_usual_batch(
@@ -165,6 +178,13 @@ def test_shapes_that_are_none(shapes: Any, tmp_path: Path, library: Library, gpu
     reason = "shapes are not the least, usual and most of each axis"
     text = f"{manifest_path(engine)}: is a damaged engine manifest ({reason}); build the engine again"
     assert refusal(lambda: library.load(engine), BAD_MODEL) == text
+
+
+def test_shapes_of_a_model_whose_sizes_are_fixed(engine: Path, library: Library, gpu: FakeGpu) -> None:
+    for shapes in ([], "", [[1, 32, 64]] * 3):
+        changed(engine, shapes=shapes)
+        text = refusal(lambda: library.load(engine), BAD_MODEL)
+        assert "(shapes are not the least, usual and most of each axis)" in text
 
 
 def test_the_command_that_builds_it_again_has_its_shapes(
@@ -280,13 +300,28 @@ def test_tensors_are_not_enqueued(tmp_path: Path, load: Callable[..., Estimator]
     assert refusal(lambda: estimator.library.call(*call), UNAVAILABLE) == text
 
 
-def test_addresses_that_tensorrt_refuses(engine: Path, load: Callable[..., Estimator], gpu: FakeGpu) -> None:
-    estimator = load(engine)
-    pair = OnGpu(gpu, estimator, 0)
-    pair.addresses[0] += 1
-    text = f"{engine}: failed in TensorRT (it does not say why); see gocor doctor"
-    assert refusal(pair.enqueue, FAILED) == text
-    pair.addresses[0] -= 1
+def test_addresses_that_are_not_taken(engine: Path, load: Callable[..., Estimator], gpu: FakeGpu) -> None:
+    pair = OnGpu(gpu, load(engine), 0)
+    for index, name in enumerate(("references", "queries", "flow")):
+        pair.addresses[index] += 4
+        text = f"{name}: starts at an address that is no multiple of 256; one as cudaMalloc gives it"
+        assert refusal(pair.enqueue, INVALID_ARGUMENT) == text
+        pair.addresses[index] -= 4
+    gpu.fail("setTensorAddress")
+    reason = "setTensorAddress: Error Code 3: API Usage Error (wrong address)"
+    assert refusal(pair.enqueue, FAILED) == f"{engine}: failed in TensorRT ({reason}); see gocor doctor"
+    pair.free()
+
+
+def test_streams_that_are_being_captured(engine: Path, load: Callable[..., Estimator], gpu: FakeGpu) -> None:
+    """A replay of the graph could meet another run of the same context."""
+    pair = OnGpu(gpu, load(engine), 0)
+    gpu.cuda.fake_capture(ctypes.c_void_p(pair.stream), 1)
+    text = "stream: is being captured into a CUDA graph; call it outside of the capture"
+    assert refusal(pair.enqueue, INVALID_ARGUMENT) == text
+    gpu.cuda.fake_capture(ctypes.c_void_p(pair.stream), 0)
+    pair.enqueue()
+    np.testing.assert_array_equal(pair.wait(), pythons(engine, pair.references, pair.queries).flow)
     pair.free()
 
 
@@ -333,6 +368,9 @@ def again(engine: Path, options: str = "") -> str:
          "was built for sm_80, sm_86; this GPU is sm_90; rebuild it for this GPU: {again} --tf32"),
         ({"targets": ["sm_80"], "plugins": "none"},
          "was built for sm_80; this GPU is sm_90; rebuild it for this GPU: {again} --plugins none"),
+        ({"targets": ["sm_80"], "plugins": "library"},
+         "was built for sm_80; this GPU is sm_90; rebuild it for this GPU: {again} "
+         "--plugin-library {plugins}"),
         ({"plugins": "some"},
          "{json}: is a damaged engine manifest (plugins 'some'); build the engine again"),
         ({"tf32": "yes"}, "{json}: is a damaged engine manifest (tf32 is neither true nor false)"),
@@ -344,7 +382,8 @@ def test_engines_that_do_not_fit(
     changes: dict[str, Any], text: str, engine: Path, library: Library, gpu: FakeGpu
 ) -> None:
     said = refusal(lambda: library.load(changed(engine, **changes)), BAD_MODEL)
-    expected = text.format(again=again(engine), json=manifest_path(engine))
+    plugins = engine.with_name("libgocor_plugins.so")
+    expected = text.format(again=again(engine), json=manifest_path(engine), plugins=plugins)
     assert said.removeprefix(f"{engine}: ").startswith(expected)
 
 
@@ -442,6 +481,9 @@ def test_the_plugin_library_is_found(
     plugins.symlink_to(elsewhere)
     monkeypatch.chdir(engine.parent)
     assert works(load(Path(engine.name)))
+    assert works(load(engine, plugin_library=b"ours.so"))  # the one here, wherever else there are some
+    monkeypatch.setenv("GOCOR_PLUGIN_LIBRARY", "ours.so")
+    assert works(load(engine))
 
 
 def test_plugin_libraries_that_are_refused(
@@ -560,6 +602,26 @@ def test_images_that_do_not_fit(engine: Path, load: Callable[..., Estimator]) ->
     estimator, (reference, query) = load(engine), pictures(2, (32, 64))
     text = "query: has size 31x64; that of the first reference, 32x64"
     assert refusal(lambda: estimator(image(reference), image(query[:31])), BAD_IMAGE) == text
+
+
+# ── the example that does without the library
+
+
+def test_the_example_in_plain_tensorrt(engine: Path, built: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("reference.rgb", "query.rgb", "flow.f32")]
+    reference, query = pictures(2, (32, 64))
+    files[0].write_bytes(reference.tobytes())
+    files[1].write_bytes(query.tobytes())
+    done = run([built / "run_engine", engine, *files])
+    assert done.returncode == 0, done.stderr
+    flow = np.fromfile(files[2], np.float32).reshape(2, 32, 64)
+    np.testing.assert_array_equal(flow, pythons(engine, reference, query).flow)
+    assert done.stdout == f"flow of the first pixel: ({flow[0, 0, 0]:.2f}, {flow[1, 0, 0]:.2f}) px\n"
+    files[1].write_bytes(b"abc")
+    done = run([built / "run_engine", engine, *files])
+    assert (done.returncode, done.stderr) == (1, "height * width * 3 bytes in each image: failed\n")
+    done = run([built / "run_engine"])
+    assert (done.returncode, done.stderr) == (2, "usage: run_engine ENGINE REFERENCE QUERY FLOW\n")
 
 
 # ── under sanitizers

@@ -55,7 +55,7 @@ typedef struct gocor_info {
     int32_t int8;              /* 1: parts of it compute with 8-bit numbers */
     const char* network;       /* "PWCNet_GOCor" */
     const char* backend;       /* "openvino", "onnxruntime" or "tensorrt" */
-    const char* precision;     /* that it runs in: "fp32", "fp16" or "bf16" */
+    const char* precision;     /* of its convolutions: "fp32", "fp16", which a CPU computes in fp32, or "bf16" */
     const char* gocor_version; /* that wrote the model */
 } gocor_info;
 
@@ -99,11 +99,11 @@ GOCOR_API gocor_status gocor_estimate(const gocor_estimator* estimator, const go
  * exported with --io images.
  *
  *   references, queries  uint8 RGB (batch, height, width, 3) without gaps, of the model's own size, on the GPU that was
- *                        current at gocor_create
- *   flow                 float32 (batch, 2, height, width) there
- *   stream               a cudaStream_t; NULL is the default stream
+ *                        current at gocor_create, at multiples of 256 bytes, as cudaMalloc gives them
+ *   flow                 float32 (batch, 2, height, width) there, likewise
+ *   stream               a cudaStream_t that is not being captured into a graph; NULL is the default stream
  *
- * It returns at once: images must stay, and the flow is there, when the stream got that far. */
+ * It returns at once. Images must stay until the stream got that far; then the flow is there. */
 GOCOR_API gocor_status gocor_enqueue(const gocor_estimator* estimator, const void* references, const void* queries,
                                      float* flow, void* stream) GOCOR_NOEXCEPT;
 

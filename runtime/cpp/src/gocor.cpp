@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
-#include <fstream>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <string>
@@ -14,6 +14,7 @@
 #include "backend.h"
 #include "error.h"
 #include "lanes.h"
+#include "reading.h"
 
 namespace gocor {
 namespace {
@@ -23,8 +24,7 @@ Failure invalid(const std::string& where, const std::string& got, const std::str
 }
 
 std::unique_ptr<Model> load(const std::string& path, const Options& options) {
-    const std::size_t dot = path.find_last_of('.');
-    const std::string suffix = dot == std::string::npos ? "" : path.substr(dot);
+    const std::string suffix = std::filesystem::path(path).extension().string();
     [[maybe_unused]] const auto missing = [&path](const std::string& name) {
         return Failure(GOCOR_UNAVAILABLE, path,
                        "is a model for " + name + ", which is not in this build of the library",
@@ -52,13 +52,6 @@ std::unique_ptr<Model> load(const std::string& path, const Options& options) {
 #endif
     }
     throw bad_model(path, "has the unknown suffix '" + suffix + "'", "models are .xml, .onnx or .engine files");
-}
-
-// Before a library with worse messages sees the file.
-void check_exists(const std::string& path) {
-    if (!std::ifstream(path, std::ios::binary)) {
-        throw bad_model(path, "no such file, or it cannot be read", "give a model made by gocor export or gocor build");
-    }
 }
 
 std::string size_in_words(std::int64_t height, std::int64_t width) {
@@ -90,11 +83,12 @@ thread_local std::string last_error;
 
 gocor_status failed(gocor_status status, const char* text) noexcept {
     try {
-        last_error = Failure::one_line(text);
-    } catch (...) {  // no memory for the message either
-        last_error.clear();
+        last_error = one_line(text);
+        return status;
+    } catch (...) {
+        last_error = "memory ran out";  // short enough for a string to need none
+        return GOCOR_FAILED;
     }
-    return status;
 }
 
 // Runs what may throw for a caller who cannot catch.
@@ -140,10 +134,14 @@ struct gocor_estimator {
     void estimate(const gocor_image* references, const gocor_image* queries, std::size_t count, float* flow,
                   float* scores) const {
         const gocor::Size size = {references[0].height, references[0].width};
+        const auto sized = [&](std::size_t pairs) {
+            return model->metadata.for_images(static_cast<std::int64_t>(pairs), size);
+        };
+        sized(count);  // what is refused needs no lane
         gocor::LentLane lent(lanes);
         gocor::Lane& lane = lent.lane();
         for (std::size_t start = 0, used = 0; start < count; start += used) {
-            const gocor::Metadata fixed = model->metadata.for_images(static_cast<std::int64_t>(count - start), size);
+            const gocor::Metadata fixed = sized(count - start);
             const auto batch = static_cast<std::size_t>(fixed.batch);
             used = std::min(batch, count - start);
             lent.prepare(fixed);
@@ -179,7 +177,7 @@ gocor_status gocor_create(const char* path, const gocor_options* options, gocor_
         }
         if (given.threads < 0) throw invalid("threads", "is " + std::to_string(given.threads), "0 or more");
         if (given.parallel < 0) throw invalid("parallel", "is " + std::to_string(given.parallel), "0 or more");
-        gocor::check_exists(path);
+        gocor::check_is_file(path, "give a model made by gocor export or gocor build");
         const gocor::Options chosen{given.threads, given.plugin_library != nullptr ? given.plugin_library : ""};
         auto made =
             std::make_unique<gocor_estimator>(gocor::load(path, chosen), static_cast<std::size_t>(given.parallel));
@@ -198,17 +196,19 @@ gocor_status gocor_estimate(const gocor_estimator* estimator, const gocor_image*
         if (count == 0) return;
         if (references == nullptr) throw invalid("references", "is null", "addresses of images");
         if (queries == nullptr) throw invalid("queries", "is null", "addresses of images");
-        for (std::size_t i = 0; i < count; ++i) {
+        if (flow == nullptr) throw invalid("flow", "is null", "where to put it");
+        const auto check_pair = [&](std::size_t i) {
             const std::string number = count == 1 ? "" : " " + std::to_string(i);
             gocor::check_image("reference" + number, references[i], references[0]);
             gocor::check_image("query" + number, queries[i], references[0]);
-        }
-        if (flow == nullptr) throw invalid("flow", "is null", "where to put it");
+        };
+        check_pair(0);
         const std::size_t one = 2 * gocor::Size{references[0].height, references[0].width}.pixels();
         if (flow_size / one < count) {
             throw invalid("flow", "has room for " + std::to_string(flow_size) + " floats",
                           std::to_string(count) + " pairs of " + std::to_string(one));
         }
+        for (std::size_t i = 1; i < count; ++i) check_pair(i);  // now that the count is believed
         estimator->estimate(references, queries, count, flow, orientation_scores);
     });
 }

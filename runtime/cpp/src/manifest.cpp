@@ -1,8 +1,10 @@
 #include "manifest.h"
 
 #include <algorithm>
-#include <fstream>
+#include <filesystem>
 #include <map>
+#include <string_view>
+#include <system_error>
 
 #include "error.h"
 #include "reading.h"
@@ -12,18 +14,9 @@ namespace gocor {
 namespace {
 
 constexpr std::int64_t FORMAT = 1;
-constexpr std::int64_t LARGEST_SIZE = 1 << 16;  // so that no product of sizes overflows
 
 Failure damaged(const std::string& path, const std::string& kind, const std::string& reason) {
     return bad_model(path, "is a damaged " + kind + " manifest (" + reason + ")", "build the " + kind + " again");
-}
-
-std::string quoted(const std::string& word) {
-    constexpr const char* SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_";
-    if (!word.empty() && word.find_first_not_of(SAFE) == std::string::npos) return word;
-    std::string result = "'";
-    for (const char character : word) result += character == '\'' ? "'\"'\"'" : std::string(1, character);
-    return result + "'";
 }
 
 std::vector<Tensor> tensors(const Json& values, const std::string& name) {
@@ -51,7 +44,8 @@ std::map<std::string, std::string> properties(const Json& metadata) {
 void fill(Manifest& manifest, const std::string& where) {
     const Json& values = manifest.values;
     manifest.model = values.string_at("model");
-    if (manifest.model.empty() || manifest.model == ".." || manifest.model.find_first_of("/\\") != std::string::npos) {
+    if (manifest.model.empty() || manifest.model == ".." ||
+        manifest.model.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
         throw JsonError("model '" + manifest.model + "', which is no name of a file");
     }
     manifest.library_version = values.string_at("library_version");
@@ -69,9 +63,18 @@ void fill(Manifest& manifest, const std::string& where) {
 
 }  // namespace
 
+std::string quoted(const std::string& word) {
+    constexpr const char* SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_";
+    if (!word.empty() && word.find_first_not_of(SAFE) == std::string::npos) return word;
+    std::string result = "'";
+    for (const char character : word) result += character == '\'' ? "'\"'\"'" : std::string(1, character);
+    return result + "'";
+}
+
 Manifest read_manifest(const std::string& path, const std::string& kind) {
     const std::string where = path + ".json";
-    if (!std::ifstream(where)) {
+    std::error_code unknown;
+    if (!std::filesystem::exists(where, unknown) && !unknown) {
         const std::string name = where.substr(where.find_last_of('/') + 1);
         throw bad_model(path, "has no manifest " + name + " beside it",
                         "copy both files, or build the " + kind + " again: gocor build");
@@ -135,18 +138,19 @@ std::vector<std::string> Manifest::texts(const std::string& name) const {
 
 std::vector<std::vector<std::int64_t>> Manifest::shapes() const {
     std::vector<std::vector<std::int64_t>> found;
-    const Json* const given = values.find("shapes");
-    if (given != nullptr && given->kind != Json::Kind::null) {
-        for (const Json& sizes : given->values) {
+    const Json* const value = values.find("shapes");
+    const bool given = value != nullptr && value->kind != Json::Kind::null;
+    if (given) {
+        for (const Json& sizes : value->values) {
             found.emplace_back();
             for (const Json& size : sizes.values) found.back().push_back(size.integer);
         }
     }
-    bool right = found.empty() == metadata.dynamic.empty() && (found.empty() || found.size() == 3);
+    bool right = given != metadata.dynamic.empty() && found.size() == (given ? 3 : 0);
     for (std::size_t i = 0; i < found.size(); ++i) {
         right = right && found[i].size() == 3;
         for (std::size_t axis = 0; right && axis < 3; ++axis) {
-            right = found[i][axis] >= (i == 0 ? 1 : found[i - 1][axis]) && found[i][axis] <= LARGEST_SIZE;
+            right = found[i][axis] >= (i == 0 ? 1 : found[i - 1][axis]) && found[i][axis] <= LARGEST;
         }
     }
     if (right) return found;
@@ -162,10 +166,13 @@ void Manifest::check_bytes(const std::string& file, const void* data, std::size_
         "copy it again or rebuild it: " + rebuild());
 }
 
-std::string Manifest::rebuild() const {
+std::string Manifest::beside(const std::string& name) const {
     const std::size_t slash = path.find_last_of('/');
-    const std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
-    return "gocor build " + quoted(folder + model) + " -o " + quoted(path) + options;
+    return (slash == std::string::npos ? "" : path.substr(0, slash + 1)) + name;
+}
+
+std::string Manifest::rebuild() const {
+    return "gocor build " + quoted(beside(model)) + " -o " + quoted(path) + options;
 }
 
 void Manifest::check_interface(const std::string& what, const std::vector<Tensor>& found,

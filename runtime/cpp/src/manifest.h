@@ -34,6 +34,9 @@ struct Manifest {
     // Bytes that are, one by one, those that were built: `name` is that of their SHA-256.
     void check_bytes(const std::string& file, const void* data, std::size_t size, const std::string& name) const;
 
+    // The path of another file of its folder.
+    std::string beside(const std::string& name) const;
+
     // The command that builds the file again.
     std::string rebuild() const;
 
@@ -47,6 +50,9 @@ Manifest read_manifest(const std::string& path, const std::string& kind);
 
 // Its text, read already.
 Manifest parse_manifest(const std::string& text, const std::string& path, const std::string& kind);
+
+// A word of a command, for a shell.
+std::string quoted(const std::string& word);
 
 // Numbers of "2026.4.1", for comparisons.
 std::vector<std::int64_t> release(const std::string& version);

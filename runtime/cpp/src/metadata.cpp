@@ -10,7 +10,6 @@ namespace gocor {
 namespace {
 
 constexpr const char* FORMAT = "1";
-constexpr std::int64_t LARGEST = 1 << 16;  // of sides and batches, so that no product of them overflows
 
 class Reader {
     const std::map<std::string, std::string>& properties_;
@@ -57,7 +56,6 @@ public:
     // {"height": [64, null], …}: the axes that vary.
     std::map<std::string, Range> ranges(const Metadata& metadata) const {
         const Json value = parse_json(text("dynamic"));
-        if (value.kind == Json::Kind::null) return {};
         const std::map<std::string, std::int64_t> usual = {
             {"batch", metadata.batch}, {"height", metadata.size.height}, {"width", metadata.size.width}};
         std::map<std::string, Range> found;
@@ -69,7 +67,7 @@ public:
             if (!right) refuse("dynamic", text("dynamic"));
             found[axis->first] = *range;
         }
-        if (value.kind != Json::Kind::object) refuse("dynamic", text("dynamic"));
+        if (value.kind != Json::Kind::object || found.empty()) refuse("dynamic", text("dynamic"));
         return found;
     }
 
@@ -125,6 +123,12 @@ std::string in_words(const std::vector<Tensor>& tensors) {
         text += ')';
     }
     return text.empty() ? "none" : text;
+}
+
+void check_result(const std::string& path, const std::vector<std::int64_t>& came, const Tensor& expected) {
+    if (came == expected.shape) return;
+    throw Failure(GOCOR_FAILED, path, "gave " + in_words({Tensor{expected.name, expected.dtype, came}}),
+                  "its metadata says " + in_words({expected}) + "; export again");
 }
 
 Metadata Metadata::usual() const {

@@ -14,6 +14,9 @@ namespace gocor {
 
 constexpr const char* ORIENTATION_SCORE = "orientation_score";  // output of the GLU-Net family, float32 (batch)
 
+// Of sides and batches, so that no product of them overflows.
+constexpr std::int64_t LARGEST = 1 << 16;
+
 struct Tensor {
     std::string name, dtype;
     std::vector<std::int64_t> shape;
@@ -25,6 +28,9 @@ struct Tensor {
 
 // "flow float32 (1, 2, 32, 64); …"
 std::string in_words(const std::vector<Tensor>& tensors);
+
+// Refuses a result of another shape than the model says: whoever reads it relies on that.
+void check_result(const std::string& path, const std::vector<std::int64_t>& came, const Tensor& expected);
 
 // Sizes that an axis may have, ends included.
 struct Range {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <openvino/openvino.hpp>
 #include <sstream>
 #include <utility>
@@ -52,25 +51,26 @@ std::string dtype_name(const ov::element::Type& type) {
     return type.get_type_name();
 }
 
-// Inputs or outputs, under the first of `expected`'s names that each has.
+// Inputs or outputs, under those of `expected`'s names that they have: outputs that are equal become one, under both.
 std::vector<Tensor> tensors(const std::vector<ov::Output<const ov::Node>>& ports, const std::vector<Tensor>& expected) {
     std::vector<Tensor> found;
     for (const auto& port : ports) {
-        const auto& names = port.get_names();
-        const auto known = std::find_if(expected.begin(), expected.end(),
-                                        [&names](const Tensor& tensor) { return names.count(tensor.name) != 0; });
-        Tensor tensor{known != expected.end() ? known->name : "?", dtype_name(port.get_element_type()), {}};
-        for (const auto& size : port.get_partial_shape()) {
-            tensor.shape.push_back(size.is_static() ? size.get_length() : -1);
+        Tensor tensor{"?", dtype_name(port.get_element_type()), {}};
+        if (const ov::PartialShape& shape = port.get_partial_shape(); shape.rank().is_static()) {
+            for (const auto& size : shape) tensor.shape.push_back(size.is_static() ? size.get_length() : VARIES);
         }
-        found.push_back(std::move(tensor));
+        const std::size_t before = found.size();
+        for (const Tensor& known : expected) {
+            if (port.get_names().count(known.name) != 0) found.push_back({known.name, tensor.dtype, tensor.shape});
+        }
+        if (found.size() == before) found.push_back(std::move(tensor));
     }
     return found;
 }
 
-// Never given back: with each Core OpenVINO gives the calling thread another stack for signal handlers, and frees it with
-// the Core. Freed in another order or thread, it leaves programs whose handlers use that stack (Python, Java, Go) with
-// none.
+// Never given back: with each Core OpenVINO gives the calling thread another stack for signal handlers, and frees it
+// with the Core. Freed in another order or thread, it leaves programs whose handlers use that stack (Python, Java, Go)
+// with none.
 ov::Core& shared_core() {
     static auto* const core = new ov::Core;
     return *core;
@@ -115,10 +115,8 @@ ov::Tensor read_weights(const Manifest& manifest) {
 class OpenVinoLane final : public Lane {
     std::string path_;
     ov::InferRequest request_;
-    std::vector<ov::Tensor> inputs_;
-    std::string flow_name_;
-    bool scored_ = false;
-    ov::Tensor flow_, score_;
+    std::vector<Tensor> results_;
+    std::vector<ov::Tensor> inputs_, outputs_;  // of the outputs only those of results
 
 public:
     OpenVinoLane(std::string path, ov::InferRequest request) : path_(std::move(path)), request_(std::move(request)) {}
@@ -131,20 +129,25 @@ public:
                 inputs_.back().set_shape({input.shape.begin(), input.shape.end()});
             }
         });
-        flow_name_ = fixed.results()[0].name;
-        scored_ = fixed.orientation_score();
+        results_ = fixed.results();
     }
 
     void* input(std::size_t index) override { return inputs_[index].data(); }
     void run() override {
         in_openvino(GOCOR_FAILED, path_, "failed in OpenVINO", "see gocor doctor", [this] {
             request_.infer();
-            flow_ = request_.get_tensor(flow_name_);
-            if (scored_) score_ = request_.get_tensor(ORIENTATION_SCORE);
+            outputs_.clear();
+            for (const Tensor& result : results_) outputs_.push_back(request_.get_tensor(result.name));
         });
+        for (std::size_t i = 0; i < outputs_.size(); ++i) {
+            const ov::Shape shape = outputs_[i].get_shape();
+            check_result(path_, {shape.begin(), shape.end()}, results_[i]);
+        }
     }
-    const float* flow() const override { return flow_.data<const float>(); }
-    const float* orientation_score() const override { return score_ ? score_.data<const float>() : nullptr; }
+    const float* flow() const override { return outputs_[0].data<const float>(); }
+    const float* orientation_score() const override {
+        return outputs_.size() > 1 ? outputs_[1].data<const float>() : nullptr;
+    }
 };
 
 class OpenVinoModel final : public Model {

@@ -1,9 +1,9 @@
 #include "reading.h"
 
-#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <system_error>
 
@@ -37,22 +37,29 @@ Failure too_large(const std::string& path, const Limit& limit, std::size_t size)
 
 }  // namespace
 
-std::string read_file(const std::string& path, const std::string& what, const Limit& limit) {
+void check_is_file(const std::string& path, const std::string& hint) {
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    if (status.type() == std::filesystem::file_type::not_found) throw bad_model(path, "no such file", hint);
+    if (error) throw bad_model(path, "cannot be read (" + error.message() + ")", hint);
+    if (std::filesystem::is_directory(status)) throw bad_model(path, "is a folder", hint);
+    if (!std::filesystem::is_regular_file(status)) throw bad_model(path, "is no regular file", hint);
+}
+
+std::string read_file(const std::string& path, const std::string& hint, const Limit& limit) {
+    check_is_file(path, hint);
     errno = 0;
     std::ifstream file(path, std::ios::binary | std::ios::ate);
     const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
-    std::string content;
-    // A folder opens, too, and says that it is as long as there are numbers.
-    if (size >= 0 && size < std::streamoff{1} << 40) {
+    if (size >= 0) {
         const auto bytes = static_cast<std::size_t>(size);
         if (bytes > mebibytes(limit) * MIB) throw too_large(path, limit, bytes);
-        content.resize(bytes);
+        std::string content(bytes, '\0');
         file.seekg(0);
         if (file.read(content.data(), size)) return content;
     }
-    if (errno == ENOENT) throw bad_model(path, "no such file", what);
-    throw bad_model(path, "cannot be read (" + std::generic_category().message(errno != 0 ? errno : EISDIR) + ")",
-                    what);
+    const std::string reason = errno != 0 ? std::generic_category().message(errno) : "it became shorter meanwhile";
+    throw bad_model(path, "cannot be read (" + reason + ")", hint);
 }
 
 }  // namespace gocor

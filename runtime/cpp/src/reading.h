@@ -15,7 +15,10 @@ struct Limit {
 
 constexpr Limit MANIFEST_LIMIT = {"MANIFEST", 1}, MODEL_LIMIT = {"MODEL", 2048};
 
-// The bytes of a file, which is `what` in the message that it is missing.
-std::string read_file(const std::string& path, const std::string& what, const Limit& limit);
+// Refuses what is no file: a folder, or a pipe, which would be waited for. `hint` is what to do if it is missing.
+void check_is_file(const std::string& path, const std::string& hint);
+
+// The bytes of a file.
+std::string read_file(const std::string& path, const std::string& hint, const Limit& limit);
 
 }  // namespace gocor

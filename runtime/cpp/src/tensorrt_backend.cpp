@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -23,6 +25,7 @@ namespace {
 constexpr const char* PLUGIN_LIBRARY = "libgocor_plugins.so";
 constexpr const char* PLUGIN_VARIABLE = "GOCOR_PLUGIN_LIBRARY";
 constexpr int OLDEST_COMPATIBLE_SM = 80;  // engines built for hardware compatibility run from Ampere on
+constexpr std::uintptr_t ALIGNMENT = 256;  // bytes; what TensorRT asks of every address
 
 void check(cudaError_t status, const std::string& path) {
     if (status == cudaSuccess) return;
@@ -31,7 +34,7 @@ void check(cudaError_t status, const std::string& path) {
                   "see gocor doctor");
 }
 
-// Keeps the first error until somebody asks. TensorRT wants one logger that stays for the process.
+// Keeps the first error until somebody asks. TensorRT has one for the process, to its very end.
 class Logger final : public nvinfer1::ILogger {
     std::mutex mutex_;
     std::string error_;
@@ -53,23 +56,28 @@ public:
 };
 
 Logger& logger() {
-    static Logger instance;
-    return instance;
+    static auto* const instance = new Logger;
+    return *instance;
 }
 
 // Makes a GPU current in this thread, and then again the one that was.
 class OnDevice {
     int before_ = 0;
+    const cudaError_t known_ = cudaGetDevice(&before_);
+    const cudaError_t status_;
 
 public:
-    OnDevice(int device, const std::string& path) {
-        check(cudaGetDevice(&before_), path);
-        check(cudaSetDevice(device), path);
+    // For destructors, which do what they can.
+    explicit OnDevice(int device) noexcept : status_(known_ == cudaSuccess ? cudaSetDevice(device) : known_) {}
+    OnDevice(int device, const std::string& path) : OnDevice(device) { check(status_, path); }
+    ~OnDevice() {
+        if (known_ == cudaSuccess) cudaSetDevice(before_);
     }
-    ~OnDevice() { cudaSetDevice(before_); }
     OnDevice(const OnDevice&) = delete;
     OnDevice& operator=(const OnDevice&) = delete;
 };
+
+std::vector<std::int64_t> sizes(const nvinfer1::Dims& dims) { return {dims.d, dims.d + std::max(dims.nbDims, 0)}; }
 
 // What belongs to one input or output: pinned memory, and memory on the GPU.
 class Buffer {
@@ -106,25 +114,20 @@ public:
 
 // A stream, and an event for when the last run was done, which may have been on another stream.
 class Stream {
-    const int device_;
     cudaStream_t stream_ = nullptr;
     cudaEvent_t done_ = nullptr;
 
 public:
-    Stream(int device, const std::string& path) : device_(device) {
+    explicit Stream(const std::string& path) {
         check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), path);
         const cudaError_t status = cudaEventCreateWithFlags(&done_, cudaEventDisableTiming);
         if (status != cudaSuccess) cudaStreamDestroy(stream_);
         check(status, path);
     }
     ~Stream() {
-        int before = 0;
-        const bool known = cudaGetDevice(&before) == cudaSuccess;
-        cudaSetDevice(device_);
         wait();  // nothing that runs may lose its memory
         cudaEventDestroy(done_);
         cudaStreamDestroy(stream_);
-        if (known) cudaSetDevice(before);
     }
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
@@ -141,7 +144,6 @@ public:
 class TensorRtLane final : public Lane {
     const std::string path_;
     const int device_;
-    // In this order, so that the stream, which waits for what still runs, goes first.
     std::vector<std::unique_ptr<Buffer>> inputs_, outputs_;
     Buffer *flow_ = nullptr, *score_ = nullptr;  // of the outputs; null: the model has none
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
@@ -149,7 +151,14 @@ class TensorRtLane final : public Lane {
 
 public:
     TensorRtLane(std::string path, int device, std::unique_ptr<nvinfer1::IExecutionContext> context)
-        : path_(std::move(path)), device_(device), context_(std::move(context)), stream_(device, path_) {}
+        : path_(std::move(path)), device_(device), context_(std::move(context)), stream_(path_) {}
+    ~TensorRtLane() override {
+        const OnDevice on_device(device_);
+        stream_.wait();  // nothing that runs may lose its memory
+        context_.reset();
+        outputs_.clear();
+        inputs_.clear();
+    }
 
     void prepare(const Metadata& fixed) override {
         const OnDevice on_device(device_, path_);
@@ -166,9 +175,11 @@ public:
             inputs_.push_back(std::make_unique<Buffer>(input, path_));
         }
         for (const std::string& name : fixed.output_names()) {
-            const nvinfer1::Dims dims = context_->getTensorShape(name.c_str());
-            outputs_.push_back(
-                std::make_unique<Buffer>(Tensor{name, "float32", {dims.d, dims.d + std::max(dims.nbDims, 0)}}, path_));
+            const Tensor output{name, "float32", sizes(context_->getTensorShape(name.c_str()))};
+            for (const Tensor& result : fixed.results()) {
+                if (result.name == name) check_result(path_, output.shape, result);
+            }
+            outputs_.push_back(std::make_unique<Buffer>(output, path_));
             if (name == fixed.results()[0].name) flow_ = outputs_.back().get();
             if (name == ORIENTATION_SCORE) score_ = outputs_.back().get();
         }
@@ -192,8 +203,15 @@ public:
     }
 
     bool enqueue(const void* reference, const void* query, float* flow, void* stream) override {
+        check_addresses(reference, query, flow);
         const OnDevice on_device(device_, path_);
         auto* const given = static_cast<cudaStream_t>(stream);
+        cudaStreamCaptureStatus captured = cudaStreamCaptureStatusNone;
+        check(cudaStreamIsCapturing(given, &captured), path_);
+        if (captured != cudaStreamCaptureStatusNone) {
+            throw Failure(GOCOR_INVALID_ARGUMENT, "stream", "is being captured into a CUDA graph",
+                          "call it outside of the capture");
+        }
         check(cudaStreamWaitEvent(given, stream_.done(), 0), path_);
         enqueue_on(given, reference, query, flow);
         const cudaError_t recorded = cudaEventRecord(stream_.done(), given);
@@ -203,6 +221,16 @@ public:
     }
 
 private:
+    static void check_addresses(const void* reference, const void* query, const void* flow) {
+        for (const auto& [name, address] :
+             {std::pair{"references", reference}, std::pair{"queries", query}, std::pair{"flow", flow}}) {
+            if (reinterpret_cast<std::uintptr_t>(address) % ALIGNMENT == 0) continue;
+            throw Failure(GOCOR_INVALID_ARGUMENT, name,
+                          "starts at an address that is no multiple of " + std::to_string(ALIGNMENT),
+                          "one as cudaMalloc gives it");
+        }
+    }
+
     void enqueue_on(cudaStream_t stream, const void* reference, const void* query, void* flow) {
         logger().take_error("");  // of somebody else
         bool right = true;
@@ -236,14 +264,14 @@ std::string dtype_name(nvinfer1::DataType type) {
     return "type " + std::to_string(static_cast<int>(type));
 }
 
-// The plugin library that an engine was built with, or the one that the caller names.
+// The plugin library that an engine was built with, or the one that the caller names. Without a folder in it, its name
+// would be looked up in the system's folders, and not be the file whose hash was checked.
 std::string plugin_path(const Manifest& manifest, const Options& options) {
-    if (!options.plugin_library.empty()) return options.plugin_library;
-    const char* given = std::getenv(PLUGIN_VARIABLE);
-    if (given != nullptr && *given != '\0') return given;
-    const std::size_t slash = manifest.path.find_last_of('/');
-    const std::string folder = slash == std::string::npos ? "./" : manifest.path.substr(0, slash + 1);
-    return folder + PLUGIN_LIBRARY;
+    const char* const given = std::getenv(PLUGIN_VARIABLE);
+    std::string path = manifest.beside(PLUGIN_LIBRARY);
+    if (given != nullptr && *given != '\0') path = given;
+    if (!options.plugin_library.empty()) path = options.plugin_library;
+    return path.find('/') == std::string::npos ? "./" + path : path;
 }
 
 class TensorRtModel final : public Model {
@@ -275,6 +303,11 @@ public:
         backend = "tensorrt";
         precision = metadata.precision;
     }
+    ~TensorRtModel() override {
+        const OnDevice on_device(device_);
+        engine_.reset();
+        runtime_.reset();
+    }
 
     std::unique_ptr<Lane> make_lane() override {
         const OnDevice on_device(device_, manifest_.path);
@@ -293,7 +326,9 @@ private:
     void remember_options() {
         const std::string& plugins = manifest_.one_of("plugins", {"quick", "library", "none"});
         if (plugins == "none" && manifest_.metadata.operators) manifest_.options += " --plugins none";
-        if (plugins == "library") manifest_.options += std::string(" --plugin-library ") + PLUGIN_LIBRARY;
+        if (plugins == "library") {
+            manifest_.options += " --plugin-library " + quoted(manifest_.beside(PLUGIN_LIBRARY));
+        }
         if (manifest_.flag("hardware_compatible")) manifest_.options += " --hardware-compatible";
         if (manifest_.flag("version_compatible")) manifest_.options += " --version-compatible";
         if (manifest_.flag("tf32")) manifest_.options += " --tf32";
@@ -383,9 +418,7 @@ private:
         for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
             const char* name = engine_->getIOTensorName(i);
             if (engine_->getTensorIOMode(name) != mode) continue;
-            const nvinfer1::Dims dims = engine_->getTensorShape(name);
-            found.push_back(
-                {name, dtype_name(engine_->getTensorDataType(name)), {dims.d, dims.d + std::max(dims.nbDims, 0)}});
+            found.push_back({name, dtype_name(engine_->getTensorDataType(name)), sizes(engine_->getTensorShape(name))});
         }
         manifest_.check_interface(what, found, expected);
     }

@@ -65,6 +65,7 @@ gocor_status checked(gocor_status status, int number) {
     if (text.empty() != (status == GOCOR_OK)) fail("a text that does not go with its status", number);
     const auto control = [](char character) { return static_cast<unsigned char>(character) < 0x20; };
     if (std::any_of(text.begin(), text.end(), control)) fail("a text of more than a line", number);
+    if (text.size() > 20'000) fail("a text that nobody would read", number);
     return status;
 }
 

@@ -10,7 +10,7 @@
 struct CUstream_st {
     std::vector<std::function<void()>> work;
     std::size_t done = 0;
-    bool destroyed = false;
+    bool destroyed = false, captured = false;
 };
 
 struct CUevent_st {
@@ -176,6 +176,11 @@ int fake_alive(void) {
     return gpu().alive;
 }
 
+void fake_capture(cudaStream_t stream, int captured) {
+    const std::scoped_lock lock(fake::mutex());
+    stream_of(stream).captured = captured != 0;
+}
+
 void fake_count(int change) {
     const std::scoped_lock lock(fake::mutex());
     gpu().alive += change;
@@ -246,6 +251,16 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t size, cudaMe
     return call("cudaMemcpyAsync", enqueue);
 }
 
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind kind) {
+    const auto copy = [&] {
+        run_all();
+        check_memory(kind == cudaMemcpyHostToDevice ? to : from, size, false);
+        std::memcpy(to, from, size);
+        return cudaSuccess;
+    };
+    return call("cudaMemcpy", copy);
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     const auto create = [&] {
         *stream = &gpu().streams.emplace_back();
@@ -254,6 +269,8 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     };
     return call("cudaStreamCreateWithFlags", create);
 }
+
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     const auto destroy = [&] {
@@ -264,6 +281,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
         return cudaSuccess;
     };
     return call("cudaStreamDestroy", destroy);
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+    const auto ask = [&] {
+        *status = stream_of(stream).captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+        return cudaSuccess;
+    };
+    return call("cudaStreamIsCapturing", ask);
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {

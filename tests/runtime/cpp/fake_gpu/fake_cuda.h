@@ -49,6 +49,9 @@ const char* fake_problems(void);
 // What was allocated and is not yet given back: memory, streams, events, contexts.
 int fake_alive(void);
 
+// Begins or ends the capture of a stream into a CUDA graph.
+void fake_capture(cudaStream_t stream, int captured);
+
 // Of the library that stands for TensorRT.
 void fake_count(int change);
 

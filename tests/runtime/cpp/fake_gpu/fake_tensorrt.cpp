@@ -5,6 +5,7 @@
 //   input NAME TYPE SIZE…      uint8 or float32; -1 for a size that varies
 //   output NAME SIZE…          float32
 //   most BATCH SIDE            the largest batch and the longest side that it was built for
+//   small                      flows are half as large as they should be, where sizes vary
 //   plugin                     it needs a plugin library
 //   host-code                  it brings code that runs on the host
 //
@@ -37,7 +38,7 @@ struct Plan {
     std::vector<std::string> names;
     std::map<std::string, Port> ports;
     std::int64_t batch = 64, longest = 1 << 12;
-    bool plugin = false, host_code = false;
+    bool plugin = false, host_code = false, small = false;
 };
 
 // False if a text is no engine.
@@ -48,6 +49,7 @@ bool parse(const std::string& text, Plan& plan) {
     while (std::getline(lines, line)) {
         std::istringstream words(line);
         words >> word;
+        if (word == "small") plan.small = true;
         if (word == "plugin") plan.plugin = true;
         if (word == "host-code") plan.host_code = true;
         if (word == "most") words >> plan.batch >> plan.longest;
@@ -172,6 +174,7 @@ public:
     ~Context() override {
         const std::scoped_lock lock(fake::mutex());
         if (running_->computed != running_->enqueued) fake::problem("a context was dropped while it ran");
+        if (fake::current_device() != device_) fake::problem("a context was dropped while another device was current");
         running_->dropped = true;
         fake_count(-1);
     }
@@ -204,8 +207,9 @@ public:
         const bool tensors = plan_.ports.at("reference").type == DataType::kFLOAT;
         dims.d[0] = image.d[0];
         if (dims.nbDims == 4) {
-            dims.d[2] = tensors ? image.d[2] / 4 : image.d[1];
-            dims.d[3] = tensors ? image.d[3] / 4 : image.d[2];
+            const int step = plan_.small ? 8 : 4;
+            dims.d[2] = tensors ? image.d[2] / step : image.d[1];
+            dims.d[3] = tensors ? image.d[3] / step : image.d[2];
         }
         return dims;
     }
@@ -213,6 +217,9 @@ public:
     bool setTensorAddress(char const* name, void* data) noexcept override {
         const Alone alone(busy_);
         addresses_[name] = data;
+        if (fake::fails("setTensorAddress")) {
+            return fail("setTensorAddress: Error Code 3: API Usage Error (wrong address)");
+        }
         return plan_.ports.count(name) != 0 && reinterpret_cast<std::uintptr_t>(data) % 256 == 0;
     }
     bool setInputTensorAddress(char const* name, void const* data) noexcept override {
@@ -261,7 +268,10 @@ public:
         mImpl = this;
         fake_count(1);
     }
-    ~Engine() override { fake_count(-1); }
+    ~Engine() override {
+        if (fake::current_device() != device_) fake::problem("an engine was dropped while another device was current");
+        fake_count(-1);
+    }
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
@@ -301,6 +311,10 @@ public:
     ILogger* logger = nullptr;
 
     PluginLibraryHandle loadLibrary(AsciiChar const* path) noexcept override {
+        if (std::strchr(path, '/') == nullptr) {
+            logger->log(ILogger::Severity::kERROR, "looked for in the system's folders, as dlopen does");
+            return nullptr;
+        }
         std::string start(4, ' ');
         std::ifstream(path, std::ios::binary).read(start.data(), 4);
         if (start !=
