@@ -8,6 +8,7 @@ ctypes, whose own cost is that of the empty call. Each has threads of its own, w
 """
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from gocor.console import progress
+from gocor.commands.export import parse_size
+from gocor.console import print_line, progress
+from gocor.core.errors import GocorError
 from gocor.runtime.benchmark import BenchmarkReport, Candidate, benchmark
 from gocor.runtime.report import write_json
 from gocor.runtime.sample_pair import sample_pair
@@ -95,7 +98,7 @@ def measure(models: list[Path], library: Path, size: tuple[int, int] | None, rou
             ("libgocor", partial(native, 1)),
             ("empty call", partial(native, 0)),
         ):
-            candidates[f"{model.name} · {name}"] = Candidate(call, facts=facts)
+            candidates[f"{model} · {name}"] = Candidate(call, facts=facts)
     with progress("timing") as shown:
         return benchmark(candidates, rounds, progress=shown)
 
@@ -108,8 +111,7 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Where to write every timed call.")] = None,
 ) -> None:
     """Times models in Python and through libgocor."""
-    height, _, width = size.partition("x")
-    report = measure(models, library, (int(height), int(width)) if size else None, rounds)
+    report = measure(models, library, parse_size(size) if size else None, rounds)
     for result in report.results:
         typer.echo(f"{result.name:<40} {result.median_ms:9.3f} ms ± {result.spread_ms / 2:.3f}")
     if json:
@@ -117,4 +119,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except (GocorError, OSError) as error:  # OSError: the library cannot be loaded
+        print_line("error", error, "red")
+        sys.exit(2)

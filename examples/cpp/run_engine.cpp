@@ -1,11 +1,11 @@
 // Flow of an image pair with an engine of `gocor build`, in plain C++: TensorRT and the CUDA runtime, no more.
 //
 //   g++ -std=c++17 run_engine.cpp -I/usr/local/cuda/include -L/usr/local/cuda/lib64 -lnvinfer -lcudart -o run_engine
-//   ./run_engine model.engine 384 512 reference.rgb query.rgb flow.f32
+//   ./run_engine model.engine reference.rgb query.rgb flow.f32
 //
 // The engine is one of a model exported with `--io images --size 384x512`: it takes uint8 RGB (1, 384, 512, 3),
 // interleaved as cameras give it, and gives float32 (1, 2, 384, 512): x, then y, in pixels. The .rgb files hold
-// the bare pixels: `convert reference.png reference.rgb`. Unlike gocor this program does not look at the
+// the bare pixels: `convert reference.png -depth 8 reference.rgb`. Unlike gocor this program does not look at the
 // manifest beside the engine: load only engines that you built.
 
 #include <NvInfer.h>
@@ -47,19 +47,24 @@ std::vector<char> read(const std::string& path) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    check(count == 7, "usage: run_engine ENGINE HEIGHT WIDTH REFERENCE QUERY FLOW;");
-    const std::size_t pixels = std::stoul(arguments[2]) * std::stoul(arguments[3]);
+    if (count != 5) {
+        std::fprintf(stderr, "usage: run_engine ENGINE REFERENCE QUERY FLOW\n");
+        return 2;
+    }
     Logger logger;
     const auto plan = read(arguments[1]);
     std::unique_ptr<nvinfer1::IRuntime> runtime(check(nvinfer1::createInferRuntime(logger), "TensorRT"));
     std::unique_ptr<nvinfer1::ICudaEngine> engine(
         check(runtime->deserializeCudaEngine(plan.data(), plan.size()), "loading the engine"));
     std::unique_ptr<nvinfer1::IExecutionContext> context(check(engine->createExecutionContext(), "GPU memory"));
+    const nvinfer1::Dims shape = engine->getTensorShape("flow");  // (1, 2, height, width)
+    check(shape.nbDims == 4 && shape.d[0] == 1 && shape.d[2] > 0 && shape.d[3] > 0, "one flow of a fixed size:");
+    const auto pixels = static_cast<std::size_t>(shape.d[2] * shape.d[3]);
 
     cudaStream_t stream;
     check_cuda(cudaStreamCreate(&stream));
     std::vector<void*> inputs;
-    for (const auto& [name, path] : {std::pair{"reference", arguments[4]}, std::pair{"query", arguments[5]}}) {
+    for (const auto& [name, path] : {std::pair{"reference", arguments[2]}, std::pair{"query", arguments[3]}}) {
         const auto image = read(path);
         check(image.size() == 3 * pixels, "height * width * 3 bytes in each image:");
         void* memory = nullptr;
@@ -77,8 +82,9 @@ int main(int count, char** arguments) {
     check_cuda(cudaMemcpyAsync(flow.data(), output, flow.size() * sizeof(float), cudaMemcpyDeviceToHost, stream));
     check_cuda(cudaStreamSynchronize(stream));
 
-    std::ofstream(arguments[6], std::ios::binary)
-        .write(reinterpret_cast<const char*>(flow.data()), static_cast<std::streamsize>(flow.size() * sizeof(float)));
+    std::ofstream file(arguments[4], std::ios::binary);
+    file.write(reinterpret_cast<const char*>(flow.data()), static_cast<std::streamsize>(flow.size() * sizeof(float)));
+    check(file.flush().good(), arguments[4]);
     std::printf("flow of the first pixel: (%.2f, %.2f) px\n", flow[0], flow[pixels]);
     for (void* memory : inputs) cudaFree(memory);
     cudaFree(output);
