@@ -60,7 +60,8 @@ class Range(NamedTuple):
 
     def __contains__(self, size: object) -> bool:
         """``size`` is a whole number of the range."""
-        return isinstance(size, int) and self.minimum <= size <= (self.maximum or size)
+        most = size if self.maximum is None else self.maximum
+        return isinstance(size, int) and self.minimum <= size <= most
 
     def __str__(self) -> str:
         return f"from {self.minimum}" + (f" to {self.maximum}" if self.maximum else "")
@@ -238,6 +239,22 @@ class ModelMetadata:
         batch = max(count, smallest) if largest is None else min(max(count, smallest), largest)
         return self.at(batch, *self.spec.working_size(height, width))
 
+    def for_inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> "ModelMetadata":
+        """The model at the sizes of its first input, as it is if that has too many dimensions or too few.
+
+        Args:
+            shapes: of the inputs, by name.
+
+        Raises:
+            ShapeError: a varying axis cannot have that size.
+        """
+        first = self.inputs[0]
+        shape = shapes.get(first.name, ())
+        if len(shape) != len(first.shape):
+            return self
+        batch, height, width = shape[:3] if self.io == "images" else (shape[0], *shape[2:])
+        return self.at(batch, height, width)
+
     @property
     def sizes(self) -> dict[str, int]:
         """Batch, height and width by the names of the axes."""
@@ -328,6 +345,8 @@ def _int8(values: Mapping[str, Any]) -> Int8:
 
 def _dynamic(values: Mapping[str, Any]) -> dict[str, Range]:
     ranges = {axis: Range(*sizes) for axis, sizes in dict(values).items()}
+    if not ranges:  # models of fixed sizes have no such property
+        raise ValueError(values)
     for ends in ranges.values():
         if type(ends.minimum) is not int or (ends.maximum is not None and type(ends.maximum) is not int):
             raise ValueError(values)

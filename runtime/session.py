@@ -11,7 +11,7 @@ import numpy as np
 
 from gocor.core.errors import ConfigError, ModelError, ProviderError, ShapeError
 from gocor.core.reading import CHECKPOINT, MODEL, check_size
-from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Precision
+from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Precision, TensorSpec
 from gocor.runtime.onnx_file import check_self_contained
 from gocor.runtime.openvino_manifest import OPENVINO, OPENVINO_SUFFIX
 from gocor.runtime.preprocess import as_batches, postprocess, preprocess, resize_flow, resize_images
@@ -110,7 +110,7 @@ class FlowEstimator(ABC):
             ModelError: the estimator was closed, or the model failed.
         """
         self._check_names(inputs)
-        sized = self._sized_for({name: array.shape for name, array in inputs.items()})
+        sized = self.metadata.for_inputs({name: array.shape for name, array in inputs.items()})
         for spec in sized.inputs:
             name = spec.name
             if inputs[name].dtype != spec.dtype or inputs[name].shape != spec.shape:
@@ -119,7 +119,9 @@ class FlowEstimator(ABC):
                     f"is {inputs[name].dtype} {inputs[name].shape}",
                     f"{self.path} takes {spec.dtype} {spec.shape}",
                 )
-        return self._run(inputs)
+        outputs = self._run(inputs)
+        self._check_results(sized, outputs)
+        return outputs
 
     @property
     def precision(self) -> Precision:
@@ -173,13 +175,13 @@ class FlowEstimator(ABC):
                 self.path, f"was given inputs {_list(inputs)}", f"its inputs are {_list(expected)}"
             )
 
-    def _sized_for(self, shapes: Mapping[str, tuple[int, ...]]) -> ModelMetadata:
-        """The model at the sizes of its first input, from the shapes of all."""
-        first = self.metadata.inputs[0]
-        if not self.metadata.dynamic or len(shape := shapes[first.name]) != len(first.shape):
-            return self.metadata
-        batch, height, width = shape[:3] if self.metadata.io == "images" else (shape[0], *shape[2:])
-        return self.metadata.at(batch, height, width)
+    def _check_results(self, sized: ModelMetadata, outputs: Mapping[str, np.ndarray]) -> None:
+        """Refuses results of another size than the model says, whatever file it is from."""
+        for spec in (sized.flow, TensorSpec(ORIENTATION_SCORE, "float32", (sized.batch,))):
+            if spec.name in outputs:
+                came = np.asarray(outputs[spec.name])
+                if (given := TensorSpec(spec.name, str(came.dtype), came.shape)) != spec:
+                    raise ModelError(self.path, f"gave {given}", f"its metadata says {spec}; export again")
 
     def _was_closed(self) -> ModelError:
         return ModelError(self.path, "was closed", "load it again to go on")

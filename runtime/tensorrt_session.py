@@ -149,7 +149,7 @@ class TensorRTEstimator(FlowEstimator):
     def _sized(self, inputs: Mapping[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of a call, at the sizes of its inputs."""
         shapes = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in inputs.items()}
-        sizes = self._sized_for(shapes).sizes
+        sizes = self.metadata.for_inputs(shapes).sizes
         taken, results = (
             tuple(s.sized(sizes) for s in specs) for specs in (self.manifest.inputs, self.manifest.outputs)
         )

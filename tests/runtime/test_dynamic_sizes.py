@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from toy_models import metadata, save_toy
 
 from gocor.core.errors import ModelError, ShapeError
-from gocor.runtime.metadata import ModelMetadata, Range, TensorSpec
+from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Range, TensorSpec
 from gocor.runtime.preprocess import normalize
 from gocor.runtime.session import FlowEstimator, load
 
@@ -70,7 +71,7 @@ def test_ranges_are_read_back_and_said() -> None:
 @pytest.mark.parametrize(
     "damage",
     ['{"depth": [1, 2]}', '{"batch": [5, 9]}', '{"batch": 3}', '{"batch": ["1", null]}', "[3]",
-     '{"batch": [true, 2]}', '{"height": [1, null]}'],
+     '{"batch": [true, 2]}', '{"batch": [1, 0]}', "{}", '{"height": [1, null]}'],
 )  # fmt: skip
 def test_damaged_ranges_are_refused(damage: str) -> None:
     properties = metadata().to_properties() | {"gocor.dynamic": damage}
@@ -171,3 +172,29 @@ def test_a_model_that_is_not_as_its_ranges_say_is_refused(tmp_path: Path) -> Non
         ModelError, match=r"its metadata says reference float32 \('batch', 3, 'height', 'width'\)"
     ):
         load(path)
+
+
+def test_a_flow_of_another_size_than_the_model_says_is_refused(tmp_path: Path) -> None:
+    path = save_toy(tmp_path / "toy.onnx", ALL)
+    model = onnx.load(path)
+    (stride,) = [node for node in model.graph.node if node.output[0] == "stride"]
+    stride.attribute[0].ints[:] = [8]
+    onnx.save(model, path)
+    image = _images(1, 64, 64)[0]
+    with load(path) as estimator, pytest.raises(ModelError) as caught:
+        estimator(image, image)
+    expected = "its metadata says flow2 float32 (1, 2, 16, 16); export again"
+    assert str(caught.value) == f"{path}: gave flow2 float32 (1, 2, 8, 8); {expected}"
+
+
+def test_a_score_for_another_number_of_pairs_is_refused(tmp_path: Path) -> None:
+    path = save_toy(tmp_path / "toy.onnx", NARROW)
+    model = onnx.load(path)
+    (score,) = [node for node in model.graph.node if node.output[0] == ORIENTATION_SCORE]
+    axes = onnx.helper.make_node("Constant", [], ["all"], value_ints=[0, 1, 2, 3])
+    model.graph.node.insert(0, axes)
+    score.input[1] = "all"
+    onnx.save(model, path)
+    images = _images(2, 256, 256)
+    with load(path) as estimator, pytest.raises(ModelError, match=r"orientation_score float32 \(\); its "):
+        estimator(images, images)
