@@ -59,6 +59,7 @@ def print_json(report: object) -> None:
 
 def facts_table(facts: Mapping[str, Any], title: str | None = None) -> Table:
     """A table of two columns, name and value; facts that are None are left out."""
+    title = escape(visible(title)) if title else None  # file names may have brackets
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
