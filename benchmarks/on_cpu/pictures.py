@@ -1,5 +1,7 @@
 """Results as pictures."""
 
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,17 +45,23 @@ def draw_growth(groups: dict[str, Group], path: Path) -> Path:
         cases = group.cases
         for way in group.ways:
             network, library = way.split(" · ")
-            rows = [(i, row) for i, case in enumerate(cases) if (row := group.find(case, way))]
+            rows = [(_place(case), row) for case in cases if (row := group.find(case, way))]
             axes.plot(
-                [i for i, _ in rows], [r.median_ms for _, r in rows], STYLES[library],
+                [place for place, _ in rows], [r.median_ms for _, r in rows], STYLES[library],
                 color=COLOURS[network], label=f"{NAMES[network]}, {library}", markersize=4,
             )  # fmt: skip
-        axes.set_xticks(range(len(cases)), cases)
+        axes.set_xticks([_place(case) for case in cases], cases)
         axes.set_ylim(bottom=0)
         axes.set_title(f"by {name.partition(': ')[2]}", fontsize="medium")
         axes.set_ylabel("ms")
         axes.legend(fontsize="x-small")
     return _save(figure, path)
+
+
+def _place(case: str) -> int:
+    """Where on the axis: pixels of ``256×320``, the number of ``3``, and what has none before all."""
+    numbers = re.findall(r"\d+", case)
+    return math.prod(map(int, numbers)) if numbers else -1
 
 
 def _panels(count: int, height: float) -> "tuple[Figure, list[Axes]]":
