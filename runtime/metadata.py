@@ -60,8 +60,9 @@ class Range(NamedTuple):
 
     def __contains__(self, size: object) -> bool:
         """``size`` is a whole number of the range."""
-        most = size if self.maximum is None else self.maximum
-        return isinstance(size, int) and self.minimum <= size <= most
+        if not isinstance(size, int):
+            return False
+        return self.minimum <= size <= (size if self.maximum is None else self.maximum)
 
     def __str__(self) -> str:
         return f"from {self.minimum}" + (f" to {self.maximum}" if self.maximum else "")

@@ -49,7 +49,7 @@ def test_a_table_of_facts_leaves_out_what_is_unknown() -> None:
 def test_a_title_is_shown_as_it_is() -> None:
     shown = Console(width=60, file=io.StringIO())
     shown.print(console.facts_table({"kind": "model"}, title="a[/b]\x1b[red].onnx"))
-    title = "".join(line.strip() for line in shown.file.getvalue().splitlines()[:-1])  # as narrow as the table
+    title = "".join(line.strip() for line in shown.file.getvalue().splitlines()[:-1])
     assert title == r"a[/b]\x1b[red].onnx"
 
 
