@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from gocor.core.errors import GocorError, ModelError
+from gocor.core.errors import GocorError, ModelError, ShapeError
 from gocor.core.files import sha256, write_text
 from gocor.core.version import __version__
 from gocor.runtime.compare import Tolerance
@@ -39,6 +39,7 @@ SUFFIXES: dict[PackagedBackend, str] = {
 # No name begins with a dot: neither "..", nor what a shell or a file manager would hide.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _LONGEST_PATH, _LONGEST_TEXT = 400, 2000
+_SEAL = re.compile(r',\n  "sha256": "[0-9a-f]{64}"\n}\n\Z')
 _AGAIN = "copy the package again, or make it again: gocor package"
 
 
@@ -90,12 +91,15 @@ class PackagedModel:
     def takes(self, height: int, width: int) -> bool:
         """Images of that size run in it as they would in the official pipeline."""
         described = self.metadata
-        try:
-            fixed = described.for_images(1, height, width)
-        except GocorError:
-            return False
         wanted = (height, width) if described.io == "images" else described.spec.working_size(height, width)
-        return fixed.size == wanted
+        return self.size_for(height, width) == wanted
+
+    def size_for(self, height: int, width: int) -> tuple[int, int] | None:
+        """Size that images of a size are resized to in it; None if its range has none for them."""
+        try:
+            return self.metadata.for_images(1, height, width).size
+        except ShapeError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Package:
         try:
             package = cls(folder=folder, **_fields(cls, values, _PACKAGE))
             _check(package)
-        except (KeyError, TypeError, ValueError, GocorError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, GocorError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise ModelError(folder / INDEX, f"is a damaged index ({reason})"[:500], _AGAIN) from error
         return package
@@ -205,12 +209,16 @@ class Package:
         for file in self.files:
             if reason := _difference(self.folder, file):
                 yield file.path, reason
+        yield from self.strangers()
+
+    def strangers(self) -> Iterator[tuple[str, str]]:
+        """Path and reason for everything in the folder that is not in the index."""
         known = {INDEX, *(file.path for file in self.files)}
         for number, (path, kind) in enumerate(_found(self.folder)):
             if number > MOST_FILES:
                 yield path, f"is one of more than {MOST_FILES:,} files; the others were not looked at"
                 return
-            if path not in known:  # those that are known were looked at
+            if path not in known:
                 yield path, f"is a {kind} that is not in {INDEX}"
 
 
@@ -257,22 +265,27 @@ def _unsealed(path: Path, content: bytes) -> dict[str, Any]:
         values = json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
         if not isinstance(values, dict):
             raise ValueError("no object")
-        sealed = {name: value for name, value in values.items() if name != "sha256"}
-        whole = _sealed(sealed) == text
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(path, f"is a damaged index ({reason})", _AGAIN) from error
-    if not whole:
+    # The text itself: to write deeply nested values anew could take gigabytes.
+    if text != _with_seal(_SEAL.sub("\n}", text)):
         raise ModelError(path, "was changed since it was written (its own hash is another)", _AGAIN)
-    if (came := sealed.pop("format", None)) != FORMAT:
-        raise ModelError(path, f"is of format {came!r:.40}", f"this gocor reads format {FORMAT}")
-    return sealed
+    del values["sha256"]
+    if (came := values.pop("format", None)) != FORMAT:
+        number = str(came)[:40] if isinstance(came, int | str) else "none"
+        raise ModelError(path, f"is of format {number}", f"this gocor reads format {FORMAT}")
+    return values
 
 
 def _sealed(values: Mapping[str, Any]) -> str:
     """JSON text that ends with the hash of the text that it would be without."""
-    digest = hashlib.sha256(to_json(values).encode()).hexdigest()
-    return to_json({**values, "sha256": digest}) + "\n"
+    return _with_seal(to_json(values))
+
+
+def _with_seal(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text.removesuffix("\n}") + f',\n  "sha256": "{digest}"\n}}\n'
 
 
 def _refuse(constant: str) -> Any:

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from packages import make_package, rewrite_index
 
 from gocor.core.errors import GocorError, ModelError
 from gocor.core.files import sha256
+from gocor.runtime import package as package_module
 from gocor.runtime.package import Package, PackagedModel, seal
 
 pytest.importorskip("onnx")
@@ -83,12 +85,10 @@ def test_every_kind_of_change_is_found(package: Package) -> None:
     (folder / "pairs/64x64/1/query.png").symlink_to(folder / "query.png")
     (folder / ".hidden").touch()
     found = dict(package.differences())
-    size = len((folder / "models/64x64.fp32.onnx").read_bytes())
     assert found.pop("pairs/32x64/1/reference.png").startswith(
         f"is not the file that was packaged (SHA-256 {sha256(image)[:12]}…, not "
     )
     assert found.pop("models/32x64.fp32.onnx").startswith(("has ", "is not the file that was packaged"))
-    assert size
     assert found == {
         "pairs/64x64/1/flow.npy": "is missing",
         "pairs/64x64/1/query.png": "is, or lies behind, a link",
@@ -263,3 +263,30 @@ def test_any_other_content_is_an_error_of_ours(package: Package) -> None:
             text, refused = str(error), refused + 1
             assert "\n" not in text and len(text) < 1000  # noqa: PT018
     assert refused > 150
+
+
+def test_a_nested_index_takes_no_more_memory_than_its_text(package: Package) -> None:
+    """Written anew with its indentation this one would have 80 MB, and one of the allowed size gigabytes."""
+    deep = '{\n  "format": ' + "[" * 400 + ",".join("1" * 100_000) + "]" * 400 + "\n}"
+    package.index.write_text(package_module._with_seal(deep))
+    tracemalloc.start()
+    assert text_of(package.folder).startswith("package.json: is of format none; ")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["licence", "format", "models", "unknown"])
+def test_nesting_of_any_depth_is_one_line(package: Package, name: str) -> None:
+    values = json.loads(package.index.read_text()) | {name: "here"}
+    del values["sha256"]
+    for depth in range(50, 1100, 10):
+        text = json.dumps(values, indent=2).replace('"here"', "[" * depth + "]" * depth)
+        package.index.write_text(package_module._with_seal(text))
+        assert text_of(package.folder).startswith("package.json: is ")
+
+
+def test_strangers_are_what_the_index_does_not_name(package: Package) -> None:
+    assert list(package.strangers()) == []
+    (package.folder / "models/64x64.fp32.onnx").unlink()
+    (package.folder / "notes.txt").touch()
+    assert list(package.strangers()) == [("notes.txt", "is a file that is not in package.json")]
