@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from gocor.core.errors import GocorError, ModelError
+from gocor.core.errors import ConfigError, GocorError, ModelError, ProviderError
 from gocor.core.files import sha256
 from gocor.runtime.compare import Comparison, compare_flows, compare_scores
 from gocor.runtime.environment import Machine, machine
@@ -19,7 +19,7 @@ from gocor.runtime.images import load_image
 from gocor.runtime.metadata import ORIENTATION_SCORE
 from gocor.runtime.package import Package, PackagedModel, PackagedPair, PackagedPrecision
 from gocor.runtime.package_choice import CANNOT_RUN
-from gocor.runtime.session import ENGINE_PROVIDERS, FlowEstimator, load
+from gocor.runtime.session import ENGINE_PROVIDERS, PROVIDERS, FlowEstimator, load
 
 Progress = Callable[[int, int | None, str], None]
 Result = Literal["passed", "failed", "not run"]
@@ -106,7 +106,14 @@ def check_package(
 
     Raises:
         ModelError: the folder is no package, or its index is damaged or another one.
+        ProviderError: ``provider`` is none of those.
+        ConfigError: the number of threads makes no sense.
     """
+    if provider not in (None, *PROVIDERS):
+        known = ", ".join(PROVIDERS)
+        raise ProviderError("provider", f"{provider!r} does not run .onnx models", f"one of {known}")
+    if threads is not None and threads < 1:
+        raise ConfigError("threads", f"is {threads}", "at least 1")
     package = Package.read(folder)
     found = sha256(package.index)
     if index_sha256 is not None and index_sha256.strip().lower() != found:
@@ -145,10 +152,9 @@ def _check_model(
     if not pairs:
         return check("failed", "the package has no pair of its size")
     own = provider if model.backend == "onnxruntime" else None
+    cores = None if model.backend in ENGINE_PROVIDERS else threads
     try:
-        with load(
-            package.folder / model.path, own, None if model.backend in ENGINE_PROVIDERS else threads
-        ) as estimator:
+        with load(package.folder / model.path, own, cores) as estimator:
             if estimator.metadata != model.metadata:
                 return check("failed", "is not what the index says of it")
             done = tuple(_check_pair(package, model, pair, estimator) for pair in pairs)

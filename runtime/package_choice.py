@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gocor.core.errors import ConfigError, DependencyError, MachineError, ProviderError
+from gocor.core.errors import ConfigError, DependencyError, MachineError, ProviderError, ShapeError
 from gocor.runtime.openvino_manifest import OPENVINO, OpenVINOManifest
 from gocor.runtime.package import (
     PRECISIONS,
@@ -113,24 +113,26 @@ def choose(candidates: Sequence[PackagedModel], height: int, width: int) -> Choi
         width: likewise.
 
     Raises:
-        ShapeError: all candidates take ranges of sizes, and this one is in none.
+        ShapeError: the images have no size, or all candidates take ranges of sizes, and this one is in none.
     """
-    fixed = [model for model in candidates if not _varies(model)]
+    if height < 1 or width < 1:
+        raise ShapeError("images", f"are {height}x{width}", "sides from 1")
     fitting = [model for model in candidates if model.takes(height, width)]
     if fitting:
         model = min(fitting, key=lambda model: (_varies(model), model.path))
         why = "takes images of any such size" if _varies(model) else "made for images of this size"
         return Choice(height, width, model, True, why)
-    if not fixed:
+    sizes = {model.path: size for model in candidates if (size := model.size_for(height, width))}
+    if not sizes:
         candidates[0].metadata.for_images(1, height, width)  # says what is wrong with them
 
     # Nearest in area and in aspect: the larger of |log(area ratio)| and |log(aspect ratio)| is just this sum.
     def distance(model: PackagedModel) -> tuple[float, int, str]:
-        tall, wide = (math.log(a / b) for a, b in zip((height, width), model.metadata.size, strict=True))
-        return round(abs(tall) + abs(wide), 9), -model.metadata.height * model.metadata.width, model.path
+        tall, wide = (math.log(a / b) for a, b in zip((height, width), sizes[model.path], strict=True))
+        return round(abs(tall) + abs(wide), 9), -math.prod(sizes[model.path]), model.path
 
-    model = min(fixed, key=distance)
-    count = len({model.metadata.size for model in fixed})
+    model = min((model for model in candidates if model.path in sizes), key=distance)
+    count = len(set(sizes.values()))
     why = f"nearest of {count} sizes" if count > 1 else "the only size"
     return Choice(height, width, model, False, f"{why}; images are resized to it")
 
@@ -169,20 +171,18 @@ def why_not(package: Package, model: PackagedModel, provider: str) -> str:
 
 
 def _varies(model: PackagedModel) -> bool:
-    return bool({"height", "width"} & set(model.metadata.dynamic or {}))
+    return model.metadata.varies("height", "width")
 
 
 def _on(package: Package, models: Sequence[PackagedModel], provider: str) -> tuple[PackagedModel, ...]:
     """Models that a provider runs."""
-    built = [model for model in models if model.backend == provider]
-    if built:
-        return tuple(built)
     onnx = [model for model in models if model.backend == "onnxruntime"]
+    built = [model for model in models if model not in onnx]
+    if found := tuple(model for model in built if model.backend == provider):
+        return found
     if provider in PROVIDERS and onnx:
         return _fit(onnx, provider)
-    known = dict.fromkeys(
-        [*(model.backend for model in models if model not in onnx), *(PROVIDERS if onnx else ())]
-    )
+    known = dict.fromkeys([*(model.backend for model in built), *(PROVIDERS if onnx else ())])
     unknown = provider not in (*PROVIDERS, *ENGINE_PROVIDERS, OPENVINO)
     what = "is unknown" if unknown else f"runs no {models[0].precision} model of {package.folder}"
     raise ProviderError("provider", f"{provider!r} {what}", f"one of {', '.join(known)}")

@@ -8,7 +8,6 @@ from gocor.core.errors import ProviderError
 from gocor.core.files import sha256
 from gocor.runtime.package import Package, PackagedPrecision
 from gocor.runtime.package_choice import (
-    CANNOT_RUN,
     DEFAULT_PRECISION,
     Choice,
     choose,
@@ -57,6 +56,7 @@ def inspect_package(
     Raises:
         ModelError: the folder is no package, or a damaged one.
         ConfigError: it has nothing in that precision.
+        GocorError: why the provider that was asked for does not run here, see ``find_candidates``.
         ShapeError: no model takes images of a size.
     """
     package = Package.read(folder)
@@ -70,8 +70,8 @@ def inspect_package(
         found = find_candidates(package, precision, provider)
         runs_on = found.provider
         choices = tuple(choose(found.models, *size) for size in wanted)
-    except CANNOT_RUN as error:
-        if provider is not None and isinstance(error, ProviderError) and error.where == "provider":
+    except ProviderError as error:
+        if provider is not None:
             raise
         why_none = str(error)
     return PackageInspection(

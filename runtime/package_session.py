@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gocor.core.errors import ConfigError, ModelError, ShapeError
+from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.package import Package, PackagedModel, PackagedPrecision
 from gocor.runtime.package_choice import Choice, choose, find_candidates
 from gocor.runtime.preprocess import as_batches
@@ -92,10 +93,12 @@ class PackageEstimator(FlowEstimator):
             ShapeError: none does.
             ModelError: the estimator was closed, or the model failed.
         """
-        self._check_names(inputs)
+        if self._closed:
+            raise self._was_closed()
         for model in self.candidates:
-            with contextlib.suppress(ShapeError), self._sessions.session(model) as estimator:
-                return estimator.run(inputs)
+            if _takes_inputs(model.metadata, inputs):
+                with self._sessions.session(model) as estimator:
+                    return estimator.run(inputs)
         shapes = "; ".join(f"{name} {array.dtype} {array.shape}" for name, array in inputs.items())
         sizes = ", ".join(model.size for model in self.candidates)
         raise ShapeError(self.package.folder, f"has no model that takes {shapes}", f"its sizes are {sizes}")
@@ -134,7 +137,16 @@ class PackageEstimator(FlowEstimator):
         self._noted.add(size)
         level = logging.INFO if choice.exact else logging.WARNING
         text = "%s: images of %dx%d run in %s on %s (%s)"
-        logger.log(level, text, self.package.folder.name, *size, choice.model.path, self.provider, choice.why)
+        logger.log(level, text, self.package.folder, *size, choice.model.path, self.provider, choice.why)
+
+
+def _takes_inputs(described: ModelMetadata, inputs: Mapping[str, np.ndarray]) -> bool:
+    try:
+        specs = described.for_inputs({name: array.shape for name, array in inputs.items()}).inputs
+    except ShapeError:
+        return False
+    given = {name: (str(array.dtype), array.shape) for name, array in inputs.items()}
+    return given == {spec.name: (spec.dtype, spec.shape) for spec in specs}
 
 
 class _Sessions:

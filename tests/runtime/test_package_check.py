@@ -1,15 +1,18 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from packages import TOLERANCE, add_model, add_pair, make_package, replace_models
+from packages import add_model, add_pair, make_package, replace_models
 from toy_models import metadata, save_toy
 
-from gocor.core.errors import ModelError
+from gocor.core.errors import ConfigError, ModelError, ProviderError
 from gocor.core.files import sha256
 from gocor.runtime import package_check
+from gocor.runtime.compare import Tolerance
 from gocor.runtime.flow import read_flow, write_flow
+from gocor.runtime.metadata import Range
 from gocor.runtime.package import Package, seal
 from gocor.runtime.package_check import ModelCheck, check_package
 from gocor.runtime.report import to_json
@@ -171,11 +174,30 @@ def test_the_index_can_be_known_from_elsewhere(package: Package) -> None:
     )
 
 
-def test_a_batch_and_a_size_that_varies(tmp_path: Path) -> None:
+def test_a_batch_and_sizes_that_vary(tmp_path: Path) -> None:
     folder = tmp_path / "package"
     (folder / "models").mkdir(parents=True)
-    pair = add_pair(folder, 32, 64)
-    model = add_model(folder, "32x64.fp32.onnx", metadata(batch=3))
-    assert model.tolerance == TOLERANCE
-    seal(folder, [model], [pair], "")
-    assert check_package(folder).passed
+    pairs = [add_pair(folder, 64, 64), add_pair(folder, 128, 64)]
+    dynamic = {"batch": Range(1), "height": Range(64)}
+    described = metadata(io="tensors", height=64, width=64, dynamic=dynamic)
+    models = [
+        add_model(folder, "64x64.fp32.onnx", metadata(height=64, batch=3)),
+        dataclasses.replace(add_model(folder, "any.fp32.onnx", described), tolerance=Tolerance(300, 300)),
+    ]
+    seal(folder, models, pairs, "")
+    report = check_package(folder)
+    assert [(check.result, len(check.pairs)) for check in report.models] == [("passed", 1), ("passed", 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"provider": "abacus"}, "provider: 'abacus' does not run .onnx models; one of cpu, cuda, tensorrt"),
+        ({"provider": "openvino"}, "provider: 'openvino' does not run .onnx models; one of cpu, "),
+        ({"threads": 0}, "threads: is 0; at least 1"),
+    ],
+)
+def test_bad_options_are_no_fault_of_the_models(package: Package, options: dict[str, Any], text: str) -> None:
+    with pytest.raises((ConfigError, ProviderError)) as caught:
+        check_package(package.folder, **options)
+    assert str(caught.value).startswith(text)

@@ -10,7 +10,8 @@ from toy_models import metadata, save_toy
 
 from gocor.core.errors import ConfigError, DependencyError, ModelError, ProviderError, ShapeError
 from gocor.runtime import package_choice, package_session
-from gocor.runtime.package import Package
+from gocor.runtime.metadata import Range
+from gocor.runtime.package import Package, seal
 from gocor.runtime.package_choice import choose, find_candidates
 from gocor.runtime.package_session import PackageEstimator
 from gocor.runtime.session import FlowEstimator, load
@@ -52,26 +53,20 @@ def test_images_run_in_the_model_of_their_size(package: Package) -> None:
 
 
 def test_which_model_runs_is_logged_once_for_each_size(
-    package: Package, caplog: pytest.LogCaptureFixture
+    package: Package, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with caplog.at_level(logging.INFO, "gocor"), load(package.folder) as estimator:
+    monkeypatch.chdir(package.folder)
+    with caplog.at_level(logging.INFO, "gocor"), load(".") as estimator:
         for size in ((64, 64), (66, 60), (64, 64), (66, 60), (30, 66)):
             estimator(*images(*size))
+    resized = "(nearest of 2 sizes; images are resized to it)"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "INFO",
-            "package: images of 64x64 run in models/64x64.fp32.onnx on cpu (made for images of this size)",
+            ".: images of 64x64 run in models/64x64.fp32.onnx on cpu (made for images of this size)",
         ),
-        (
-            "WARNING",
-            "package: images of 66x60 run in models/64x64.fp32.onnx on cpu (nearest of 2 sizes; images are "
-            "resized to it)",
-        ),
-        (
-            "WARNING",
-            "package: images of 30x66 run in models/32x64.fp32.onnx on cpu (nearest of 2 sizes; images are "
-            "resized to it)",
-        ),
+        ("WARNING", f".: images of 66x60 run in models/64x64.fp32.onnx on cpu {resized}"),
+        ("WARNING", f".: images of 30x66 run in models/32x64.fp32.onnx on cpu {resized}"),
     ]
 
 
@@ -116,6 +111,41 @@ def test_a_model_for_all_sizes_of_a_range_comes_before_resizing(tmp_path: Path) 
     assert dynamic.size == "any height and width (best 64x64)"
     with pytest.raises(ShapeError, match="320"):
         choose([dynamic], 300, 300)
+
+
+def test_a_side_that_does_not_vary_is_resized_to(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "package", sizes=[(64, 64)])
+    described = metadata(height=128, width=128, io="tensors", dynamic={"height": Range(64)})
+    tall = add_model(package.folder, "tall.onnx", described)
+    for size, expected, why in (
+        ((100, 128), "tall.onnx", "takes images of any such size"),
+        ((250, 140), "tall.onnx", "nearest of 2 sizes; images are resized to it"),
+        ((60, 50), "64x64.fp32.onnx", "nearest of 2 sizes; images are resized to it"),
+    ):
+        choice = choose([*package.models, tall], *size)
+        assert (choice.model.path, choice.why) == (f"models/{expected}", why)
+    alone = choose([tall], 60, 50)
+    assert (alone.exact, alone.why) == (False, "the only size; images are resized to it")
+    with pytest.raises(ShapeError, match="images: are 0x64; sides from 1"):
+        choose([tall], 0, 64)
+
+
+def test_inputs_decide_which_model_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = make_package(tmp_path / "package", sizes=[(256, 256), (256, 264)], network="GLUNet")
+    dynamic = {"batch": Range(1), "width": Range(256, 1080)}
+    described = metadata(network="GLUNet", height=256, width=256, io="tensors", dynamic=dynamic)
+    model = add_model(package.folder, "any.onnx", described)
+    package.index.unlink()
+    seal(package.folder, (*package.models, model), package.pairs, "")
+    opened, _ = _watch(monkeypatch)
+    small = np.zeros((2, 3, 256, 256), np.float32)
+    tensors = {"reference": np.zeros((2, 3, 256, 272), np.float32), "reference_256": small}
+    tensors |= {name.replace("reference", "query"): array for name, array in tensors.items()}
+    with load(package.folder) as estimator:
+        assert estimator.run(tensors)["flow1"].shape == (2, 2, 64, 68)
+        with pytest.raises(ShapeError, match="has no model that takes reference float32"):
+            estimator.run(tensors | {"query_256": small[:1]})
+    assert opened == ["any.onnx"]
 
 
 def test_preprocessed_tensors_have_the_official_size(tmp_path: Path) -> None:
@@ -178,7 +208,6 @@ def _engine(package: Package) -> package_session.PackagedModel:
     """Adds an engine, which no machine without a GPU runs, to a package."""
     from gocor.core.files import write_text
     from gocor.runtime.manifest import EngineManifest, manifest_path
-    from gocor.runtime.package import seal
 
     path = package.folder / "models/32x64.fp32.engine"
     path.write_bytes(b"a plan")
@@ -205,6 +234,7 @@ def _engine(package: Package) -> package_session.PackagedModel:
     ("options", "text"),
     [
         ({"provider": "abacus"}, "provider: 'abacus' is unknown; one of cpu, cuda, tensorrt"),
+        ({"provider": "onnxruntime"}, "provider: 'onnxruntime' is unknown; one of cpu, cuda, tensorrt"),
         ({"provider": "openvino"}, "provider: 'openvino' runs no fp32 model of FOLDER; one of cpu, cuda, "),
         ({"threads": 0}, "threads: is 0; at least 1"),
     ],
