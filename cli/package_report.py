@@ -1,5 +1,6 @@
 """What commands print about packages."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ def verify_package(
     from gocor.runtime.package_check import check_package
 
     if json:
+        if json.resolve().is_relative_to(folder.resolve()):
+            got = f"{json} would lie in the package, and is none of its files"
+            raise ConfigError("--json", got, "a path outside of it")
         check_writable(json)
     with progress("verify") as show:
         report = check_package(folder, provider, threads, index_sha256=index_sha256, progress=show)
@@ -167,5 +171,5 @@ def print_built(report: "BuildReport", json: bool) -> None:
         "to read": f"{report.path / 'README.md'}, {report.path / 'reports' / 'report.md'}",
     }
     stdout.print(facts_table(facts))
-    command = f"gocor verify {report.path} --sha256 {report.index_sha256}"
+    command = shlex.join(["gocor", "verify", str(report.path), "--sha256", report.index_sha256])
     stdout.print(f"To check it: {command}", soft_wrap=True, markup=False)  # one line, to be copied

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gocor.calibration.collect import Progress
-from gocor.calibration.packaging.config import PackageConfig, check_backends
+from gocor.calibration.packaging.config import PackageConfig, check_libraries
 from gocor.calibration.packaging.guide import Guide, readme, remark, requirements
 from gocor.calibration.packaging.models import Made, make_model, plan_models
 from gocor.calibration.packaging.reports import (
@@ -21,15 +21,16 @@ from gocor.calibration.packaging.script import script
 from gocor.calibration.packaging.truth import Truth, write_truth
 from gocor.core.errors import ConfigError, GocorError, ModelError, OutputError
 from gocor.core.files import atomic_folder, sha256, write_text
+from gocor.export.checkpoint import weights_sha256
 from gocor.export.networks import Network
 from gocor.export.onnx_export import ExportConfig
-from gocor.runtime.package import INDEX, Package, PackagedPair, seal
+from gocor.runtime.package import INDEX, Package, seal
 from gocor.runtime.package_check import PackageReport, check_package
 from gocor.runtime.pairs import PairSource
 
 # Where libgocor and its example lie, in a source tree as in an installed package, from the same folder.
 CPP = ("runtime/cpp", "examples/cpp", "core/version.py")
-_CPP_SUFFIXES = (".h", ".hpp", ".cpp", ".map", ".in", ".txt", ".py")
+_CPP_SUFFIXES = (".h", ".hpp", ".cpp", ".map", ".in", ".txt")
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ def build_package(
     if config.dynamic:
         height, width = network.spec.working_size(*config.sizes[0])
         ExportConfig(height, width, config.batch, "tensors", dynamic=config.dynamic).check(network.spec)
-    if network.info is None or network.info.path is None:
+    info = network.info
+    if info is None or info.path is None or info.weights_sha256 != weights_sha256(network):
         raise ConfigError("network", "has no checkpoint file to be made again from", "load_network(path)")
     _check_place(path, config.overwrite)
-    check_backends(config)
+    check_libraries(config)
     with atomic_folder(path, config.overwrite) as root:
+        making = _Build(root, network, config, pairs, progress or (lambda *_: None))
         try:
-            report = _Build(root, network, config, pairs, progress or (lambda *_: None)).run(path.name)
+            report = making.run(path.absolute().name)
         except GocorError as error:
             raise reraise_relative(root, error) from error
     package = dataclasses.replace(report.package, folder=path)
@@ -98,15 +101,21 @@ def build_package(
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
-    """Refuses to write over what is none of ours before anything long."""
+    """Refuses to write over what is none of ours, before anything long."""
     if path.is_file():
         raise OutputError(path, "is a file", "the path of a folder")
     if not path.is_dir() or not any(path.iterdir()):
         return
-    if not (path / INDEX).is_file():
-        raise OutputError(path, f"holds other files (no {INDEX})", "a new or empty folder")
+    try:
+        earlier = Package.read(path)
+    except ModelError as error:  # many a folder has a package.json
+        got = f"holds other files (no whole {INDEX} of gocor package)"
+        raise OutputError(path, got, "a new or empty folder") from error
     if not overwrite:
         raise OutputError(path, "is a package already", "another folder, or --overwrite")
+    if stranger := next(earlier.strangers(), None):
+        got = "would be lost with the package that it is in, and is none of its files"
+        raise OutputError(path / stranger[0], got, "move it away, or package into another folder")
 
 
 class _Build:
@@ -130,17 +139,13 @@ class _Build:
         made = [_ran(one, check) for one, check in zip(made, verified, strict=True)]
         left_out = [line for truth in truths for line in truth.left_out]
         precisions = write_reports(self.root, made, verified, pairs, left_out)
-        self._texts(name, made, pairs)
+        licence = self.config.licence or remark(made[0].model.metadata)
+        self._texts(Guide(name, made, pairs, self._hashes(made), licence, self._ranges()))
         _copy_cpp(self.root / "cpp")
-        package = seal(self.root, [one.model for one in made], pairs, self._licence)
+        package = seal(self.root, [one.model for one in made], pairs, licence)
         check = self._check(package)
         size = sum(file.bytes for file in package.files) + package.index.stat().st_size
         return BuildReport(self.root, check.index_sha256, package, verified, precisions, check, size)
-
-    @property
-    def _licence(self) -> str:
-        info = self.network.info
-        return self.config.licence or remark(info.path.name if info and info.path else "")
 
     def _within(self, what: str) -> Progress:
         """Progress of a step, whose own parts are named and not counted."""
@@ -152,7 +157,8 @@ class _Build:
 
     def _truth(self, size: tuple[int, int]) -> Truth:
         self.show(self.done, self.total, f"PyTorch's flows at {size[0]}x{size[1]}")
-        truth = write_truth(self.root, self.network, size, self.pairs, self.config.samples)
+        samples = self.config.samples if "int8" in self.config.precisions else None
+        truth = write_truth(self.root, self.network, size, self.pairs, samples)
         self.done += 1
         return truth
 
@@ -162,12 +168,13 @@ class _Build:
         self.done += 1
         return made
 
-    def _texts(self, name: str, made: Sequence[Made], pairs: Sequence[PackagedPair]) -> None:
-        hashes = {path: sha256(self.root / path) for one in made for path in one.model.files}
-        guide = Guide(name, made, pairs, hashes, self._licence, self._ranges())
+    def _texts(self, guide: Guide) -> None:
         write_text(self.root / "README.md", readme(guide))
         write_text(self.root / "reproduce.sh", script(guide))
         write_text(self.root / "requirements.txt", requirements(guide.models))
+
+    def _hashes(self, made: Sequence[Made]) -> dict[str, str]:
+        return {path: sha256(self.root / path) for one in made for path in one.model.files}
 
     def _ranges(self) -> str:
         """The options that 8-bit models were calibrated with, for people."""
@@ -175,7 +182,7 @@ class _Build:
             return ""
         source = f"--synthetic {self.config.synthetic}" if self.config.synthetic else "--pairs …"
         samples = f" --samples {self.config.samples}" if not self.config.synthetic else ""
-        return f"gocor calibrate MODEL.fp32.onnx -o MODEL.int8.onnx {source}{samples}"
+        return f"gocor calibrate MODEL.fp32.onnx -o MODEL.int8.onnx --target cpu {source}{samples}"
 
     def _check(self, package: Package) -> PackageReport:
         """Looks at the folder as those will who get it."""

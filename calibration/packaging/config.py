@@ -79,6 +79,8 @@ class PackageConfig:
                 raise ConfigError(option, f"has {unknown[0]!r}", f"some of {','.join(known)}")
         if self.licence is not None and not (self.licence.isprintable() and 0 < len(self.licence) < 1000):
             raise ConfigError("--licence", "is no line of text", "one line, of at most 1000 characters")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError("--threads", f"is {self.threads}", "at least 1")
         self._check_calibration(pairs)
         self._check_tolerance()
 
@@ -95,6 +97,8 @@ class PackageConfig:
             )
         if pairs is not None and self.synthetic is not None:
             raise ConfigError("--synthetic", "was given with --pairs", "one or the other")
+        if self.synthetic is not None and self.synthetic < 1:
+            raise ConfigError("--synthetic", f"is {self.synthetic}", "at least 1")
 
     def _check_tolerance(self) -> None:
         if self.tolerance is None:
@@ -105,8 +109,8 @@ class PackageConfig:
             raise ConfigError("--tolerance", "is for lower precision, and this is fp32", "leave it out")
 
 
-def check_backends(config: PackageConfig) -> None:
-    """Finds out before long work whether what builds for the backends works here.
+def check_libraries(config: PackageConfig) -> None:
+    """Finds out before long work whether what builds and generates the parts of a package works here.
 
     Raises:
         DependencyError: a library is not installed.
@@ -115,6 +119,10 @@ def check_backends(config: PackageConfig) -> None:
     from gocor.runtime.onnxruntime_session import check_provider
 
     check_provider("cpu")
+    if config.synthetic is not None:
+        from gocor.evaluation.synthetic.photographs import data_folder
+
+        data_folder("--synthetic")
     for backend in config.builds:
         if backend == "openvino":
             from gocor.runtime.openvino_session import import_openvino

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gocor.calibration.packaging.models import Made
+from gocor.core.files import sha256
 from gocor.core.version import __version__
-from gocor.export.weights import BUILT_IN
+from gocor.export.weights import BUILT_IN, checkpoint_path
 from gocor.runtime.environment import version
 from gocor.runtime.metadata import ModelMetadata
 from gocor.runtime.package import PackagedBackend, PackagedModel, PackagedPair, PackagedPrecision
@@ -65,10 +66,14 @@ class Guide:
         return self.made[0].model.metadata
 
     @property
+    def built_in(self) -> str:
+        """Name of the built-in checkpoint that it is; empty if it is another."""
+        return built_in(self.described)
+
+    @property
     def checkpoint(self) -> str:
         """Name of the checkpoint, as commands take it."""
-        name = self.described.checkpoint.removesuffix(".safetensors")
-        return name if name in BUILT_IN else self.described.checkpoint
+        return self.built_in or self.described.checkpoint
 
     @property
     def models(self) -> list[PackagedModel]:
@@ -76,9 +81,16 @@ class Guide:
         return [one.model for one in self.made]
 
 
-def remark(checkpoint: str) -> str:
-    """What is known about the licence of a checkpoint from its file name."""
-    return DEMO_REMARK if checkpoint.removesuffix(".safetensors") in BUILT_IN else REMARK
+def built_in(described: ModelMetadata) -> str:
+    """Name of the built-in checkpoint that a model is made of; empty if it is another, whatever its name."""
+    name = described.checkpoint.removesuffix(".safetensors")
+    is_it = name in BUILT_IN and sha256(checkpoint_path(name)) == described.checkpoint_sha256
+    return name if is_it else ""
+
+
+def remark(described: ModelMetadata) -> str:
+    """What is known about the licence of the checkpoint that a model is made of."""
+    return DEMO_REMARK if built_in(described) else REMARK
 
 
 def requirements(models: Sequence[PackagedModel]) -> str:
@@ -159,7 +171,7 @@ $ for image in reference query; do python -c "from PIL import Image; import sys;
 $ ../build/example/estimate {cpp_model} ../reference.ppm ../query.ppm ../flow.flo
 ```
 
-{cpp_note}
+{cpp_note} What is in `cpp/` is licensed under Apache-2.0, whatever the models are.
 
 ## Made again
 
@@ -195,7 +207,7 @@ def readme(guide: Guide) -> str:
         licence=guide.licence, rows="\n".join(map(_row, models)), extras=",".join(extras),
         reference=pair.reference, query=pair.query, pair=pair.reference.rpartition("/")[0],
         cmake=_cmake(cpp_model), cpp_model=cpp_model.path, cpp_note=_cpp_note(cpp_model),
-        argument="" if guide.checkpoint in BUILT_IN else f" {shlex.quote(guide.checkpoint)}",
+        argument="" if guide.built_in else f" {shlex.quote(guide.checkpoint)}",
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Planned:
 
     Attributes:
         path: in the package.
-        size: height and width.
+        size: height and width of the images, which are those of the pairs that it is verified with.
         precision: of it.
         backend: that runs it.
         source: path of the model that it is made from; empty if that is the checkpoint.
@@ -51,6 +51,11 @@ class Planned:
     target: str
     dynamic: bool
     command: tuple[str, ...]
+
+    @property
+    def pairs(self) -> str:
+        """Path of the table of those pairs."""
+        return f"pairs/{self.size[0]}x{self.size[1]}/pairs.csv"
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ def plan_models(config: PackageConfig, network: "Network") -> list[Planned]:
     if config.dynamic:
         path = f"{MODELS}/any.fp32.onnx"
         options = ("--io", "tensors", "--dynamic", ",".join(config.dynamic))
-        size = network.spec.working_size(*config.sizes[0])
-        command = _export(network, path, config, size, options)
+        size = config.sizes[0]
+        command = _export(network, path, config, network.spec.working_size(*size), options)
         planned.append(Planned(path, size, "fp32", "onnxruntime", "", "", True, command))
     return planned
 
@@ -167,7 +172,7 @@ def make_model(
 def _exported(
     path: Path, plan: Planned, network: "Network", config: PackageConfig, progress: Progress
 ) -> ModelMetadata:
-    height, width = plan.size
+    height, width = network.spec.working_size(*plan.size) if plan.dynamic else plan.size
     report = export_onnx(
         network, path, height=height, width=width, batch=config.batch, progress=progress,
         io="tensors" if plan.dynamic else "images", dynamic=config.dynamic if plan.dynamic else (),

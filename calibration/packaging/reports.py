@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gocor.calibration.collect import Progress
 from gocor.calibration.drift import Drift
+from gocor.calibration.packaging.config import ENGINES
 from gocor.calibration.packaging.models import Made
 from gocor.core.errors import GocorError, ModelError
 from gocor.core.files import write_text
@@ -107,16 +108,14 @@ def verify_models(
 
 
 def _verify(root: Path, made: Made, network: Network, threads: int | None) -> Verified:
-    model, (height, width) = made.model, made.plan.size
-    # Of a model whose sizes vary, pairs of its own size are there only if that is one of the others'.
-    tables = sorted((root / "pairs").glob("*/pairs.csv"))
-    table = root / "pairs" / f"{height}x{width}" / "pairs.csv"
-    pairs = find_pairs(table=table if table.exists() else tables[0])
+    model, pairs = made.model, find_pairs(table=root / made.plan.pairs)
     facts = (model.path, model.size, model.precision)
     options = {"threads": threads, "tolerance": model.tolerance.aepe}
     try:
         report = verify(root / model.path, network, pairs, **options)  # type: ignore[arg-type]
     except CANNOT_RUN as error:
+        if model.backend not in ENGINES:
+            raise
         return Verified(*facts, None, _without(root, str(error)))
     oracle = None
     if model.precision == "fp16" and model.backend == "onnxruntime":

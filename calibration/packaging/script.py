@@ -5,14 +5,19 @@ from collections.abc import Sequence
 
 from gocor.calibration.packaging.guide import Guide
 from gocor.calibration.packaging.models import CHECKPOINT, PACKAGE
+from gocor.core.errors import visible
 from gocor.core.version import __version__
-from gocor.export.weights import BUILT_IN
 
 # What has equal bytes for equal input. Engines are tuned anew each time, and OpenVINO numbers what is in its
 # graphs (.xml) by what the process did before; their weights (.bin) stay.
 _RESTORED = (".onnx", ".bin")
 _GIVEN = """\
-: "${1:?the checkpoint, and a folder to write}"
+: "${{1:?the checkpoint, and a folder to write}}"
+[ -f "$1" ] || {{ echo "$1: no such file; the checkpoint that the package was made of" >&2; exit 2; }}
+case $(sha256sum < "$1") in
+    {sha256}*) ;;
+    *) echo "$1: is not the checkpoint that the package was made of (another SHA-256)" >&2; exit 2 ;;
+esac
 CHECKPOINT=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"""
 _SCRIPT = """\
 #!/usr/bin/env bash
@@ -28,7 +33,7 @@ set -euo pipefail
 
 PACKAGE=$(cd "$(dirname "$0")" && pwd)
 {given}
-OUTPUT=${{{output}:?{usage}}}
+OUTPUT=${{{output}:?a new folder to write}}
 [ ! -e "$OUTPUT" ] || {{ echo "$OUTPUT: is there already; a new folder" >&2; exit 2; }}
 
 python - "$PACKAGE/requirements.txt" "{version}" <<'END' || [ -n "${{ANY_VERSIONS:-}}" ]
@@ -62,18 +67,13 @@ END
 
 def script(guide: Guide) -> str:
     """``reproduce.sh``."""
-    built_in = guide.checkpoint in BUILT_IN
-    output = "1" if built_in else "2"
-    link = [] if built_in else [
-        f'echo "{guide.described.checkpoint_sha256}  $CHECKPOINT" | sha256sum --check --quiet',
-        # Models carry the name of their checkpoint.
-        f'ln -s "$CHECKPOINT" {shlex.quote(guide.checkpoint)}', f"CHECKPOINT={shlex.quote(guide.checkpoint)}",
-    ]  # fmt: skip
-    given = _GIVEN if not built_in else f"CHECKPOINT={shlex.quote(guide.checkpoint)}"
+    name, digest = shlex.quote(guide.checkpoint), guide.described.checkpoint_sha256
+    given = f"CHECKPOINT={name}" if guide.built_in else _GIVEN.format(sha256=digest)
+    # Models carry the name of their checkpoint.
+    link = "" if guide.built_in else f'ln -s "$CHECKPOINT" {name}\nCHECKPOINT={name}\n'
     return _SCRIPT.format(
-        argument="" if built_in else " their.pth", checkpoint=guide.checkpoint, version=__version__,
-        sha256=guide.described.checkpoint_sha256 or "not known (it was exported from memory)",
-        given=given, output=output, usage="a new folder to write", link="\n".join([*link, ""]),
+        argument="" if guide.built_in else " their.pth", output="1" if guide.built_in else "2",
+        checkpoint=visible(guide.checkpoint), sha256=digest, version=__version__, given=given, link=link,
         commands="\n".join(_commands(guide)), verifications="\n".join(_verifications(guide)),
         hashes="\n".join(f"{guide.hashes[path]}  {path}" for path in sorted(guide.hashes) if _restored(path)),
     )  # fmt: skip
@@ -104,14 +104,10 @@ def _verifications(guide: Guide) -> list[str]:
     lines = []
     for one in guide.made:
         model = one.model
-        height, width = one.plan.size
-        table = f"{height}x{width}" if any((p.height, p.width) == one.plan.size for p in guide.pairs) else (
-            f"{guide.pairs[0].height}x{guide.pairs[0].width}"
-        )  # fmt: skip
         name = model.path.removeprefix("models/")
         lower = f" --tolerance {model.tolerance.aepe:g}" if model.precision != "fp32" else ""
         command = (
-            f'gocor verify {model.path} "$CHECKPOINT" --pairs "$PACKAGE/pairs/{table}/pairs.csv"{lower} '
+            f'gocor verify {model.path} "$CHECKPOINT" --pairs "$PACKAGE/{one.plan.pairs}"{lower} '
             f"--json reports/{name}.json"
         )
         lines.append(

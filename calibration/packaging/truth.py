@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gocor.calibration.pairs import from_source, load_pair
+from gocor.calibration.pairs import from_source, load_pair, to_compare
 from gocor.core.errors import ModelError
 from gocor.core.files import write_text
 from gocor.export.estimate import estimate_flow, run_network
@@ -48,21 +48,21 @@ class Truth:
 
 
 def write_truth(
-    root: Path, network: Network, size: tuple[int, int], pairs: PairSource | None, samples: int
+    root: Path, network: Network, size: tuple[int, int], pairs: PairSource | None, samples: int | None
 ) -> Truth:
     """Writes pairs of one size, PyTorch's flows, and a table of the pairs for ``--pairs``.
 
-    Images of another size are resized by the network's own rule. Of given pairs those are taken that models
-    are not calibrated with, if there are enough. A pair whose flow PyTorch itself computes differently, as
-    soon as it convolves in another way, is left out: where a warp meets its edge, or a score its kink,
-    rounding decides, and a flow that rounding decides on is nothing to hold a model against.
+    Images of another size are resized by the network's own rule. Given pairs are taken evenly from all of
+    them, or from those that models are not calibrated with, if there are any. A pair whose flow PyTorch
+    itself computes differently, as soon as it convolves in another way, is left out: where a warp meets its
+    edge, or a score its kink, rounding decides, and such a flow is nothing to hold a model against.
 
     Args:
         root: folder of the package.
         network: from ``load_network``.
         size: height and width.
         pairs: that were given; the built-in ones when None.
-        samples: as for calibration.
+        samples: so many of the pairs at most are calibrated with; None if nothing is calibrated.
 
     Raises:
         ImageError: a pair cannot be read.
@@ -90,16 +90,16 @@ def write_truth(
 
 
 def _images(
-    network: Network, size: tuple[int, int], pairs: PairSource | None, samples: int
+    network: Network, size: tuple[int, int], pairs: PairSource | None, samples: int | None
 ) -> Iterator[tuple[str, Images]]:
     """Pairs to take, best first."""
     if pairs is None:
         for seed in range(TRIED):
             yield f"built-in {seed}", sample_pair(*size, seed)[:2]
         return
-    held_out = from_source(pairs, samples).held_out
-    first = held_out[:: math.ceil(len(held_out) / GIVEN)]  # spread evenly
-    for pair in (*first, *(pair for pair in held_out if pair not in first)):
+    chosen = (to_compare(pairs, *size) if samples is None else from_source(pairs, samples)).held_out
+    first = chosen[:: math.ceil(len(chosen) / GIVEN)]  # spread evenly
+    for pair in (*first, *(pair for pair in chosen if pair not in first)):
         reference, query = (resize_images(i, *size, network.spec.family)[0] for i in load_pair(pair))
         yield pair.name, (reference, query)
 

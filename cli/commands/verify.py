@@ -12,6 +12,7 @@ from gocor.core.files import check_writable
 from gocor.package_report import refuse, verify_package
 from gocor.runtime.pairs import VIDEO_SUFFIXES, PairSource, find_pairs
 from gocor.runtime.report import write_json
+from gocor.runtime.session import check_model_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +86,7 @@ def verify(
         refuse({"CHECKPOINT": checkpoint, "--pairs": pairs, "--onnx": onnx, "--oracle": oracle, "--pad": pad,
                 "--tolerance": tolerance}, "a package")  # fmt: skip
         raise typer.Exit(verify_package(model, provider, threads, sha256, json))
-    source = _checked(checkpoint, pairs, sha256, json)
+    source = _checked(model, checkpoint, pairs, sha256, json)
     from gocor.export.verify import verify as verify_model
 
     with progress("verify") as show:
@@ -101,11 +102,12 @@ def verify(
 
 
 def _checked(
-    checkpoint: Path | None, pairs: list[Path] | None, sha256: str | None, json: Path | None
+    model: Path, checkpoint: Path | None, pairs: list[Path] | None, sha256: str | None, json: Path | None
 ) -> PairSource | None:
     """The pairs, once the options of a model go together and its report can be written."""
     refuse({"--sha256": sha256}, "a model")
     if checkpoint is None:
+        check_model_file(model)
         raise ConfigError("CHECKPOINT", "is missing", "gocor verify MODEL CHECKPOINT; a package goes without")
     source = pair_source(pairs or [])
     if json:

@@ -1,6 +1,7 @@
 """The parts that packages are made of."""
 
 import dataclasses
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 for _package in ("torch", "onnx", "onnxruntime"):
     pytest.importorskip(_package)
 
-from packages import make_package  # noqa: E402
+import torch  # noqa: E402
+from packages import TOLERANCE, make_package  # noqa: E402
+from toy_models import metadata  # noqa: E402
 
 from gocor.calibration.packaging import build, reports  # noqa: E402
 from gocor.calibration.packaging.config import PackageConfig  # noqa: E402
@@ -19,7 +22,11 @@ from gocor.calibration.packaging.models import Made, Planned, plan_models  # noq
 from gocor.calibration.packaging.script import line  # noqa: E402
 from gocor.calibration.packaging.truth import write_truth  # noqa: E402
 from gocor.core.errors import ConfigError, ModelError, OutputError  # noqa: E402
-from gocor.export.checkpoint import seeded_network  # noqa: E402
+from gocor.core.files import sha256  # noqa: E402
+from gocor.export.checkpoint import load_network, seeded_network  # noqa: E402
+from gocor.export.verify import Worst  # noqa: E402
+from gocor.export.weights import checkpoint_path  # noqa: E402
+from gocor.runtime.compare import compare_flows  # noqa: E402
 from gocor.runtime.flow import read_flow  # noqa: E402
 from gocor.runtime.images import load_image, save_image  # noqa: E402
 from gocor.runtime.pairs import find_pairs  # noqa: E402
@@ -64,6 +71,10 @@ def test_every_model_is_planned_after_the_one_that_it_is_made_from(network: Any)
         "gocor build models/64x64.int8-tensorrt.onnx -o models/64x64.int8.rtx.engine --backend tensorrt-rtx"
     )
     assert commands["models/any.fp32.onnx"].endswith("--io tensors --dynamic height")
+    config = PackageConfig(((70, 100), (32, 32)), dynamic=("width",))
+    _, _, dynamic = plan_models(config, network)
+    assert line(dynamic.command).endswith("--size 128x128 --local-iterations 1 --io tensors --dynamic width")
+    assert dynamic.pairs == "pairs/70x100/pairs.csv"  # of its own size there are none
 
 
 def test_given_pairs_are_resized_by_the_networks_rule(network: Any, tmp_path: Path) -> None:
@@ -82,6 +93,8 @@ def test_given_pairs_are_resized_by_the_networks_rule(network: Any, tmp_path: Pa
     assert read_flow(tmp_path / "package" / pair.flow)[0].shape == (2, 64, 64)
     again = find_pairs(table=tmp_path / "package/pairs/64x64/pairs.csv")
     assert [pair.name for pair in again] == ["1"]
+    pairs = write_truth(tmp_path / "other", network, (64, 64), source, None).pairs
+    assert [pair.name for pair in pairs] == [f"scene {n}" for n in (0, 2, 4, 6)]  # nothing is calibrated
 
 
 def test_pytorchs_flow_must_be_finite(network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +148,11 @@ def test_a_network_from_memory_is_refused(network: Any, tmp_path: Path) -> None:
         ConfigError, match=r"network: has no checkpoint file to be made again from; load_network"
     ):
         build.build_package(network, tmp_path / "package", PackageConfig(((64, 64),)))
+    demo = load_network("pwcnet-gocor-demo")
+    with torch.no_grad():
+        next(demo.parameters()).add_(1)  # as if it was trained on
+    with pytest.raises(ConfigError, match="network: has no checkpoint file to be made again from"):
+        build.build_package(demo, tmp_path / "package", PackageConfig(((64, 64),)))
     with pytest.raises(ConfigError, match=r"--size: is missing; at least once, as --size 384x512"):
         build.build_package(network, tmp_path / "package", PackageConfig(()))
 
@@ -151,15 +169,20 @@ def test_models_that_are_too_far_off_are_named(
     network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, made = toy(tmp_path / "package")
-    lines = ["models/32x64.fp32.onnx: flow, 1: AEPE 7 px, 0.005 allowed"]
-    check = reports.Verified(made[0].model.path, "32x64", "fp32", None)
+    far, near = (np.full((2, 32, 64), value, np.float32) for value in (7, 0))
+    flows = [Worst("1", compare_flows("flow", *both, TOLERANCE)) for both in ((far, near), (near, near))]
+    report: Any = types.SimpleNamespace(worst=flows, stages=())
+    check = reports.Verified(made[0].model.path, "32x64", "fp16", report, oracle=report)
     monkeypatch.setattr(reports, "_verify", lambda *_: check)
-    monkeypatch.setattr(reports.Verified, "failures", property(lambda self: lines))
     with pytest.raises(ModelError) as caught:
         reports.verify_models(root, made, network, 1, lambda *_: None)
-    assert str(caught.value) == (
-        "package: models/32x64.fp32.onnx: flow, 1: AEPE 7 px, 0.005 allowed; look at the pairs; in lower "
-        "precision --tolerance allows more, and more pairs calibrate better"
+    off = "flow, 1: AEPE 9.9 px, 0.01 allowed"
+    text = str(caught.value)
+    assert text.startswith(f"package: models/32x64.fp32.onnx: {off} and relative L2 inf, ")
+    assert text.count(off) == 2
+    assert f"; models/32x64.fp32.onnx: its oracle, {off}" in text
+    assert text.endswith(
+        "; look at the pairs; in lower precision --tolerance allows more, and more pairs calibrate better"
     )
 
 
@@ -168,16 +191,19 @@ def test_what_could_not_run_is_in_the_report_with_its_reason(
 ) -> None:
     from gocor.core.errors import ProviderError
 
-    root, made = toy(tmp_path / "package")
+    root, (made,) = toy(tmp_path / "package")
     (root / "pairs/32x64/pairs.csv").write_text("reference,query\n1/reference.png,1/query.png\n")
 
     def fail(*_: object, **__: object) -> None:
         raise ProviderError(f"{root}/models/32x64.fp32.onnx", "finds no GPU")
 
     monkeypatch.setattr(reports, "verify", fail)
-    (check,) = reports.verify_models(root, made, network, 1, lambda *_: None)
+    engine = dataclasses.replace(made, model=dataclasses.replace(made.model, backend="tensorrt"))
+    (check,) = reports.verify_models(root, [engine], network, 1, lambda *_: None)
     assert (check.report, check.reason) == (None, "models/32x64.fp32.onnx: finds no GPU")
     assert check.failures == []
+    with pytest.raises(ProviderError, match="finds no GPU"):  # what runs on every machine must run on this
+        reports.verify_models(root, [made], network, 1, lambda *_: None)
 
 
 def test_a_folder_that_does_not_pass_its_own_check_is_refused(tmp_path: Path, network: Any) -> None:
@@ -200,8 +226,10 @@ def test_an_installation_without_the_library_is_said(tmp_path: Path) -> None:
 
 
 def test_licence_remarks_and_versions(tmp_path: Path) -> None:
-    assert remark("pwcnet-gocor-demo.safetensors") == DEMO_REMARK
-    assert remark("their.pth") == REMARK
+    demo = metadata(checkpoint="pwcnet-gocor-demo.safetensors")
+    assert remark(demo) == REMARK  # another file of that name
+    digest = sha256(checkpoint_path("pwcnet-gocor-demo"))
+    assert remark(dataclasses.replace(demo, checkpoint_sha256=digest)) == DEMO_REMARK
     _, (made,) = toy(tmp_path / "package")
     assert "torch==" in requirements([made.model])
     assert "openvino" not in requirements([made.model])
