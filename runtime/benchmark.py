@@ -1,6 +1,7 @@
 """How fast, side by side: every candidate takes its turn in every round, and every timed run is kept."""
 
 import gc
+import logging
 import multiprocessing
 import re
 import sys
@@ -97,7 +98,8 @@ def benchmark(
 ) -> BenchmarkReport:
     """Times candidates in interleaved rounds, so that a machine that slows down slows all of them.
 
-    Each round starts with another candidate, so that none always runs after the same one.
+    Each round starts with another candidate, and after each of them has, rounds go backwards as often, so
+    that none always runs after the same one.
 
     Args:
         candidates: by name; the first is what the others are compared with.
@@ -117,7 +119,7 @@ def benchmark(
         for number in range(-warmup, rounds):
             if progress:
                 progress(number + warmup, rounds + warmup, "warm-up" if number < 0 else "timing")
-            for name in _rotated(list(entries), number):
+            for name in _order(list(entries), number):
                 start = time.perf_counter_ns()
                 entries[name].call()
                 elapsed = time.perf_counter_ns() - start
@@ -135,9 +137,9 @@ def _check_rounds(rounds: int, warmup: int) -> None:
         raise ConfigError("benchmark", f"{rounds} rounds, {warmup} warm-up runs", "at least 1 and 0")
 
 
-def _rotated(names: list[str], number: int) -> list[str]:
-    start = number % len(names)
-    return names[start:] + names[:start]
+def _order(names: list[str], number: int) -> list[str]:
+    cycle, start = divmod(number, len(names))
+    return (names[start:] + names[:start])[:: -1 if cycle % 2 else 1]
 
 
 def _result(name: str, candidate: Candidate, times: list[float], unit: float) -> Result:
@@ -289,6 +291,7 @@ def peak_memory_mib(function: Callable[..., object], *arguments: object) -> floa
 
 
 def _run_and_ask(function: Callable[..., object], arguments: tuple[object, ...]) -> float | None:
+    logging.getLogger("gocor").addHandler(logging.NullHandler())  # who asked has heard it from his own models
     function(*arguments)
     return _peak_of_this_process()
 

@@ -1,4 +1,5 @@
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from gocor.runtime.benchmark import Candidate
 def test_rounds_are_interleaved_and_begin_with_another_candidate_each_time() -> None:
     calls: list[str] = []
     candidates = {name: lambda name=name: calls.append(name) for name in "abc"}
-    report = benchmark.benchmark(candidates, rounds=3, warmup=1)
-    assert ["".join(calls[i : i + 3]) for i in range(0, 12, 3)] == ["cab", "abc", "bca", "cab"]
+    report = benchmark.benchmark(candidates, rounds=6, warmup=1)
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, 21, 3)]
+    assert rounds == ["bac", "abc", "bca", "cab", "cba", "acb", "bac"]
     assert [result.name for result in report.results] == ["a", "b", "c"]
-    assert all(len(result.times_ms) == 3 for result in report.results)
+    assert all(len(result.times_ms) == 6 for result in report.results)
 
 
 def test_statistics_are_those_of_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +88,11 @@ def test_peak_memory_is_that_of_a_fresh_process() -> None:
     assert here[0] == 1
     assert small < 200
     assert 90 < large - small < 110
+
+
+def test_warnings_of_the_other_process_are_not_repeated(capfd: pytest.CaptureFixture[str]) -> None:
+    benchmark.peak_memory_mib(logging.getLogger("gocor").warning, "said before")
+    assert capfd.readouterr().err == ""
 
 
 def test_errors_come_back_from_the_other_process() -> None:
