@@ -2,7 +2,8 @@
 
 ``torch.load(weights_only=True)`` calls none but a list of harmless functions. Harmless is meant for code:
 ``bytearray(10**11)`` is on that list, a few bytes of archive may unpack to gigabytes, and the hash of a tuple
-that is nested deeply enough ends the process. What a ``state_dict`` needs is far less, and here is the list.
+that is nested deeply enough ends the process, or takes until the end of days. What a ``state_dict`` needs is
+far less, and here is the list.
 """
 
 import io
@@ -13,7 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +22,8 @@ from gocor.core.errors import CheckpointError
 from gocor.core.reading import CHECKPOINT, MIB
 
 ZIP = b"PK\x03\x04"  # what a file of torch.save begins with, since 1.6
-_LARGEST_PICKLE = (
-    2 * MIB
-)  # without the tensors, which are files of their own; as many operations take seconds
-_DEEPEST = 100  # tuples in tuples
+_LARGEST_PICKLE = 2 * MIB  # without the tensors, which are files of their own; its operations take seconds
+_LARGEST_TUPLE = 2000  # values, each as often as it is there; the state of Python's random numbers has 628
 _LEGACY_PICKLES = 5  # before the tensors of a file that PyTorch wrote before 1.6
 _ALLOWED = re.compile(
     r"collections (OrderedDict|Counter)|torch \w+Storage|torch\.storage UntypedStorage"
@@ -33,15 +32,33 @@ _ALLOWED = re.compile(
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
     r"|numpy\._?core\.multiarray scalar|numpy dtype"
 )
+_UNUSED = ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4")  # operations that PyTorch neither writes nor reads
 
 _Operation = tuple[pickletools.OpcodeInfo, Any, int | None]
+
+
+class _Value(NamedTuple):
+    """What is known of a value on a pickle's stack.
+
+    Attributes:
+        text: of a text; of a function or class its module and name.
+        size: of a tuple, how many values it has, with those of the tuples in it.
+        texts: of a tuple, those of its values.
+    """
+
+    text: str = ""
+    size: int = 0
+    texts: tuple[str, ...] = ()
+
+
+_MARK = _Value("MARK", -1)
 
 
 def check_pickle(path: Path) -> None:
     """Refuses a file of ``torch.save`` that holds more than tensors and plain values.
 
     Raises:
-        CheckpointError: it would call something, is nested too deeply, or unpacks to more than the limit.
+        CheckpointError: it would call something, has tuples without end, or unpacks to more than the limit.
         Exception: it is damaged, in any of the ways that ``zipfile`` and ``pickletools`` know.
     """
     with path.open("rb") as file:
@@ -52,7 +69,9 @@ def check_pickle(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         _check_sizes(path, archive)
         for member in archive.infolist():
-            if member.filename.lower().endswith(".pkl"):
+            # The name as it stands there, as PyTorch takes it: another field may say another to zipfile.
+            if member.orig_filename.lower().endswith(".pkl"):
+                member.CRC = None  # type: ignore[assignment]  # PyTorch asks for none, and need not write one
                 _check(path, io.BytesIO(archive.read(member)))
 
 
@@ -72,66 +91,93 @@ def _check_legacy(path: Path, content: bytes) -> None:
 
 
 def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
-    members = archive.infolist()
-    if (total := sum(member.file_size for member in members)) > CHECKPOINT.bytes:
-        raise CHECKPOINT.exceeded(path, total, CheckpointError)
-    for member in members:  # what is no tensor goes into messages, or is worked through byte by byte
-        if member.file_size > _LARGEST_PICKLE and not re.search(r"/data/\d+$", member.filename):
-            got = f"has a member {member.filename[:80]} of {member.file_size / MIB:.1f} MiB"
-            raise CheckpointError(path, got, f"at most {_LARGEST_PICKLE // MIB} MiB besides the tensors")
+    tensors = others = 0
+    for member in archive.infolist():
+        if re.search(r"/data/\d+$", member.orig_filename):
+            tensors += member.file_size
+        else:  # goes into messages, or is worked through byte by byte
+            others += member.file_size
+    if tensors + others > CHECKPOINT.bytes:
+        raise CHECKPOINT.exceeded(path, tensors + others, CheckpointError)
+    if others > _LARGEST_PICKLE:
+        got = f"has {others / MIB:.1f} MiB besides the tensors"
+        raise CheckpointError(path, got, f"at most {_LARGEST_PICKLE // MIB} MiB, as a state_dict alone has")
 
 
 def _check(path: Path, file: io.BytesIO) -> None:
-    for name in _calls(path, _operations(file)):
-        if not _ALLOWED.fullmatch(name):
-            raise CheckpointError(
-                path, f"holds pickled code, which is never run ({name.replace(' ', '.')})",
-                "where you trust it: load it, torch.save(its state_dict, 'weights.pth') and use that",
-            )  # fmt: skip
-
-
-def _operations(file: io.BytesIO) -> Iterator[_Operation]:
-    try:
-        yield from pickletools.genops(file)
-    except ValueError as error:
-        if "opcode" in str(error):  # the bytes are something else; what ends too early is damaged
-            raise pickle.UnpicklingError("no pickle") from error
-        raise
-
-
-def _calls(path: Path, operations: Iterator[_Operation]) -> Iterator[str]:
-    """Everything by name that a pickle asks for, while the depth of its tuples is followed."""
-    stack: list[int] = []  # depth of each value; -1 is a mark
-    memo: dict[Any, int] = {}
-    for code, argument, _ in operations:
+    """Follows a pickle, as far as names, texts and tuples go."""
+    stack: list[_Value] = []
+    memo: dict[Any, _Value] = {}
+    for code, argument, _ in _operations(file):
         name = code.name
         if name in ("GLOBAL", "INST"):
-            yield str(argument)
-        elif name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):  # neither written nor read by PyTorch
-            raise pickle.UnpicklingError(f"an operation {name}")
+            _check_name(path, argument)
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         else:
             taken = _taken(code, stack)
-            depth = 1 + max(taken, default=0) if name.startswith("TUPLE") else -(name == "MARK")
-            if depth > _DEEPEST:
-                raise CheckpointError(path, f"nests tuples more than {_DEEPEST} deep", "a state_dict alone")
-            stack += taken * 2 if name == "DUP" else [depth] * len(code.stack_after)
+            made = _made(path, name, argument, taken)
+            stack += taken * 2 if name == "DUP" else [made] * len(code.stack_after)
 
 
-def _taken(code: pickletools.OpcodeInfo, stack: list[int]) -> list[int]:
-    """Takes from the stack what an operation does, and gives the depths of that."""
+def _operations(file: io.BytesIO) -> Iterator[_Operation]:
+    try:
+        for operation in pickletools.genops(file):
+            if operation[0].name in _UNUSED:
+                raise pickle.UnpicklingError(f"an operation {operation[0].name}")
+            yield operation
+    except ValueError as error:
+        if "opcode" in str(error):  # the bytes are something else; what ends too early is damaged
+            raise pickle.UnpicklingError("no pickle") from error
+        raise
+
+
+def _check_name(path: Path, name: str) -> None:
+    if not _ALLOWED.fullmatch(name):
+        raise CheckpointError(
+            path, f"holds pickled code, which is never run ({name.replace(' ', '.')})",
+            "where you trust it: load it, torch.save(its state_dict, 'weights.pth') and use that",
+        )  # fmt: skip
+
+
+def _taken(code: pickletools.OpcodeInfo, stack: list[_Value]) -> list[_Value]:
+    """Takes from the stack what an operation does, and gives it, from a mark on where there is one."""
     before = code.stack_before
     if pickletools.markobject not in before:
-        return [stack.pop() for _ in before]
+        return [stack.pop() for _ in before][::-1]
     taken = []
-    while (depth := stack.pop()) >= 0:
-        taken.append(depth)
+    while (value := stack.pop()) is not _MARK:
+        taken.append(value)
     for _ in range(before.index(pickletools.markobject)):
         stack.pop()
-    return taken
+    return taken[::-1]
+
+
+def _made(path: Path, name: str, argument: Any, taken: list[_Value]) -> _Value:
+    """What an operation makes of what it takes; refuses what ``torch.save`` makes of nothing."""
+    if name == "MARK":
+        return _MARK
+    if name.startswith("TUPLE"):
+        size = len(taken) + sum(value.size for value in taken)
+        if size > _LARGEST_TUPLE:  # a hash goes through all of it, and each time anew
+            got = f"has a tuple of more than {_LARGEST_TUPLE} values, with those of the tuples in it"
+            raise CheckpointError(path, got, "a state_dict alone")
+        return _Value(size=size, texts=tuple(value.text for value in taken))
+    if name in ("REDUCE", "NEWOBJ"):
+        _check_call(*taken)
+    elif name == "BINPERSID" and not re.fullmatch("[0-9]+", taken[0].texts[2]):
+        # ("storage", its type, its name, …): by other names it would be read again and again.
+        raise pickle.UnpicklingError("a tensor whose name is no number")
+    return _Value(argument if isinstance(argument, str) else "")
+
+
+def _check_call(function: _Value, arguments: _Value) -> None:
+    """Refuses memory without end: of no content, or by ``encode(encode(…, "hex"), "hex")`` and so on."""
+    encodes = function.text == "_codecs encode" and arguments.texts[1:] != ("latin1",)
+    if encodes or function.text.endswith("Storage"):
+        raise pickle.UnpicklingError(f"a call of {function.text}")
 
 
 class _NumberType:
