@@ -44,13 +44,13 @@ def check_self_contained(path: Path) -> None:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if all(content.find(word) < 0 for word in _WORDS):
+            return  # there is nothing to find, and the library says better what may be wrong
         try:
             for kind, start, end in _messages(content, "model", 0, len(content), 0):
                 _check(path, content, kind, start, end)
         except ValueError as error:
-            # Without one of these words there is nothing to find, and the library says better what is wrong.
-            if any(content.find(word) >= 0 for word in _WORDS):
-                raise ModelError(path, f"is damaged or no ONNX model ({error})", _EXPECTED) from error
+            raise ModelError(path, f"is damaged or no ONNX model ({error})", _EXPECTED) from error
 
 
 def _check(path: Path, content: mmap.mmap, kind: str, start: int, end: int) -> None:
@@ -81,6 +81,8 @@ def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
     """Texts and messages in a message of protobuf; numbers are passed over."""
     while start < end:
         tag, start = _varint(content, start, end)
+        if tag >> 32:  # protobuf in C++, which ONNX Runtime reads with, would cut that off
+            raise ValueError("a field whose number has more than 32 bits")
         kind = tag & 7
         if kind == 0:
             _, start = _varint(content, start, end)

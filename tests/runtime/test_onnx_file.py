@@ -1,8 +1,12 @@
 """ONNX files that want something from other files, which no library may see."""
 
+import contextlib
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
+from fuzz.damage import BYTES
 from toy_models import save_toy
 
 import gocor
@@ -10,6 +14,7 @@ from gocor.core.errors import ModelError
 from gocor.runtime.onnx_file import check_self_contained
 
 onnx = pytest.importorskip("onnx")
+DecodeError = pytest.importorskip("google.protobuf.message").DecodeError
 HINT = "a model in one file, as gocor export writes it"
 
 
@@ -135,6 +140,41 @@ def test_a_path_is_found_however_it_is_encoded(key: bytes, tmp_path: Path) -> No
     assert (parsed.key, parsed.value) == ("location", "x")
     with pytest.raises(ModelError, match=r"another file \('x'\)"):
         check_self_contained(tmp_path / "odd.onnx")
+
+
+def test_a_number_that_protobuf_in_cpp_cuts_off(tmp_path: Path) -> None:
+    """Field 7 of a model for ONNX Runtime, and one of 2²⁹ and more for others."""
+    entry = b"\x0a\x08location\x12\x01x"
+    tensor = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    (tmp_path / "odd.onnx").write_bytes(b"\xba\x80\x80\x80\x10" + bytes([len(graph)]) + graph)
+    with pytest.raises(ModelError, match="a field whose number has more than 32 bits"):
+        check_self_contained(tmp_path / "odd.onnx")
+
+
+def has_link(message: Any) -> bool:
+    if isinstance(message, onnx.TensorProto):
+        return any(entry.key in ("location", b"location") for entry in message.external_data)
+    values = [value for field, value in message.ListFields() if field.type == field.TYPE_MESSAGE]
+    return any(has_link(inner) for value in values for inner in (value if hasattr(value, "add") else [value]))
+
+
+def test_damage_hides_no_path_that_protobuf_still_finds(tmp_path: Path) -> None:
+    random, path = Random(0), tmp_path / "damaged.onnx"
+    passed = 0
+    for _ in range(2000):
+        model = onnx.ModelProto()
+        random.choice(PLACES)(model, external("x"))
+        damaged = random.choice(BYTES)(model.SerializeToString(), random)
+        path.write_bytes(damaged or b"\0")
+        try:
+            check_self_contained(path)
+        except ModelError:
+            continue
+        with contextlib.suppress(DecodeError):
+            assert not has_link(onnx.ModelProto.FromString(damaged))
+            passed += 1
+    assert passed > 50
 
 
 @pytest.mark.parametrize(

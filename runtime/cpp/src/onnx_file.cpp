@@ -46,6 +46,8 @@ public:
     bool next(std::uint64_t& number, std::string_view& content) {
         while (!left_.empty()) {
             const std::uint64_t tag = varint();
+            // protobuf in C++, which ONNX Runtime reads with, would cut that off.
+            if (tag >> 32 != 0) throw Damage("a field whose number has more than 32 bits");
             switch (tag & 7) {
                 case 0: varint(); break;
                 case 1: skip(8); break;
