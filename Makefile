@@ -85,10 +85,11 @@ format: $(READY)  ## let ruff put the code into shape
 	$(BIN)/ruff format .
 
 # mypy cannot see through an editable install whose folders have other names than the package.
-types: $(READY)  ## mypy, on an installed copy
+types: $(READY)  ## mypy, on an installed copy, and the benchmarks
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
 	MYPYPATH=build/typed $(BIN)/mypy -p gocor
+	MYPYPATH=build/typed:benchmarks $(BIN)/mypy benchmarks/*.py
 
 # After a change of a kernel: engines and the plugin library get the PTX that is in the repository.
 ptx: $(READY)  ## compile the CUDA kernels to PTX, into plugins/ptx/

@@ -130,7 +130,7 @@ def make_variants(
     for precision in ("fp32", "fp16"):
         if not (model := folder / f"{precision}.onnx").exists():
             report(0, None, f"export {precision}")
-            export_onnx(network, model, height=height, width=width, precision=precision)  # type: ignore[arg-type]
+            export_onnx(network, model, height=height, width=width, precision=precision)
     variants = [
         Variant("FP32", folder / "fp32.onnx"),
         Variant("FP16, every operator rounding", folder / "fp16.onnx", oracle=True),
@@ -139,7 +139,7 @@ def make_variants(
         for limit in (None, budget) if budget else (None,):
             name = f"INT8 for {target}" + (f", within {limit:g} px" if limit else "")
             model = folder / f"int8-{target}{'-budget' if limit else ''}.onnx"
-            config = CalibrationConfig(target=target, synthetic=samples, threads=threads, budget=limit)  # type: ignore[arg-type]
+            config = CalibrationConfig(target=target, synthetic=samples, threads=threads, budget=limit)
             if not model.exists():
                 calibrate(folder / "fp32.onnx", model, config=config, progress=report)
             variants.append(Variant(name, model))

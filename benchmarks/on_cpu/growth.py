@@ -59,8 +59,9 @@ def _entries(
     workshop: Workshop, case: str, name: str, size: Size, iterations: int = 3, batch: int = 1
 ) -> Iterator[Entry]:
     model = workshop.onnx(name, size, iterations, batch)
-    images = [np.stack(i) for i in zip(*(sample_pair(*size, seed)[:2] for seed in range(batch)), strict=True)]
+    pairs = [sample_pair(*size, seed)[:2] for seed in range(batch)]
+    reference, query = (np.stack(images) for images in zip(*pairs, strict=True))
     for library, path in ((ORT, model), (OPENVINO, workshop.openvino(model))):
         estimator = load(path, threads=workshop.threads)
-        tensors = preprocess(estimator.metadata.spec, *images)
+        tensors = preprocess(estimator.metadata.spec, reference, query)
         yield Entry(case, f"{name} · {library}", partial(estimator.run, tensors))

@@ -39,7 +39,7 @@ GUARD = 64  # elements before and behind each tensor
 def shift_gocor(*inputs: Tensor | int) -> Tensor:
     """``LocalGOCor`` step by step, with shifted products."""
     with shift_correlations():
-        return local_gocor(*inputs, ITERATIONS)  # type: ignore[arg-type]
+        return local_gocor(*inputs, ITERATIONS)  # type: ignore[arg-type, call-arg]
 
 
 # Of all inputs and the radius.

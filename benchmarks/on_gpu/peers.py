@@ -46,7 +46,7 @@ WINDOWS: dict[str, Operator] = {
 TILES: dict[str, Operator] = {
     "LocalCorrelation": correlate,
     "LocalCorrelationTranspose": correlate_transpose,
-    "LocalGOCor": lambda *inputs: local_gocor(*inputs, ITERATIONS),
+    "LocalGOCor": lambda *inputs: local_gocor(*inputs, ITERATIONS),  # type: ignore[call-arg]
 }
 
 
