@@ -76,8 +76,8 @@ class CheckpointInspection:
         network: recognised from the keys.
         tensors: in the checkpoint.
         parameters: trainable numbers.
-        global_iterations: trained count, where the checkpoint says so.
-        local_iterations: trained count, where the checkpoint says so.
+        global_iterations: trained count, where the network has a global GOCor and the checkpoint says so.
+        local_iterations: likewise of the local GOCor.
     """
 
     path: Path
@@ -131,8 +131,8 @@ def inspect_checkpoint(path: Path) -> CheckpointInspection:
         network=network.spec.name,
         tensors=len(network.state_dict()),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        global_iterations=info.global_iterations,
-        local_iterations=info.local_iterations,
+        global_iterations=info.global_iterations if network.spec.global_gocor else None,
+        local_iterations=info.local_iterations if network.spec.local_gocor else None,
     )
 
 
@@ -181,15 +181,22 @@ def _read_with_onnx(path: Path) -> "onnx.ModelProto":
 
 
 def _tensor_specs(values: Iterable[Any]) -> list[TensorSpec]:
-    from onnx import helper
-
     specs = []
     for value in values:
         tensor = value.type.tensor_type
-        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)) if tensor.elem_type else "no tensor"
         shape = tuple(dimension.dim_param or dimension.dim_value for dimension in tensor.shape.dim)
-        specs.append(TensorSpec(value.name, dtype, shape))
+        specs.append(TensorSpec(value.name, _dtype(tensor.elem_type), shape))
     return specs
+
+
+def _dtype(number: int) -> str:
+    from onnx import TensorProto, helper
+
+    if not number:
+        return "no tensor"
+    if number not in TensorProto.DataType.values():
+        return f"type {number}"  # of a newer ONNX, or damaged
+    return str(helper.tensor_dtype_to_np_dtype(number))
 
 
 def _contents(model: "onnx.ModelProto") -> Contents:

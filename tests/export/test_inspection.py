@@ -118,3 +118,12 @@ def test_a_checkpoint_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         DependencyError, match=r'torch: is not installed; pip install "gocor-deploy\[export\]"'
     ):
         inspect_file(path)
+
+
+def test_a_type_of_tensors_that_this_onnx_does_not_know(tmp_path: Path) -> None:
+    model = onnx.load(save_toy(tmp_path / "toy.onnx"))
+    model.graph.input[0].type.tensor_type.elem_type = 256
+    onnx.save(model, tmp_path / "toy.onnx")
+    found = inspect_file(tmp_path / "toy.onnx")
+    assert isinstance(found, ModelInspection)
+    assert found.inputs[0].dtype == "type 256"
