@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,8 +21,6 @@ from fuzz import damage
 from fuzz.damage import BYTES, JSON, ONNX, TEXT, Damage
 from gocor.core.errors import CheckpointError, ModelError
 from gocor.runtime.metadata import Int8, ModelMetadata, Range, Repair, TensorSpec
-
-SEEDED = np.random.default_rng(0)
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ def engine_manifests(folder: Path) -> Iterator[Path]:
             engine_sha256="cd" * 32,
             backend=("tensorrt", "tensorrt-rtx")[index % 2],
             targets=("sm_90", "sm_100"),
+            shapes=((1, 64, 64), (2, 128, 192), (8, 256, 320)) if described.dynamic else None,
             gpu="NVIDIA H100",
             hardware_compatible=index == 1,
             version_compatible=index == 2,
@@ -232,8 +232,9 @@ def flows(suffix: str) -> Callable[[Path], Iterator[Path]]:
     def samples(folder: Path) -> Iterator[Path]:
         from gocor.runtime.flow import write_flow
 
+        random = np.random.default_rng(0)
         for index, size in enumerate(((3, 5), (16, 24))):
-            flow = SEEDED.normal(size=(2, *size)).astype(np.float32) * 20
+            flow = random.normal(size=(2, *size)).astype(np.float32) * 20
             path = folder / f"{index}{suffix}"
             if suffix == ".pfm":
                 planes = np.concatenate([flow, flow[:1]]) if index else flow[:1]
@@ -270,19 +271,19 @@ for _suffix, _damages in (
 # ── images
 
 
-def images(*suffixes: str) -> Callable[[Path], Iterator[Path]]:
+def images(suffix: str) -> Callable[[Path], Iterator[Path]]:
     def samples(folder: Path) -> Iterator[Path]:
         from PIL import Image
 
-        for suffix in suffixes:
-            for index, mode in enumerate(("RGB", "L", "P", "RGBA")):
-                if mode not in ("RGB", "L") and suffix in (".jpg", ".ppm"):
-                    continue
-                image = Image.fromarray(SEEDED.integers(0, 256, (12, 9, 3), np.uint8)).convert(mode)
-                path = folder / f"{index}{suffix}"
-                compression = {"compression": "tiff_deflate"} if suffix == ".tif" and index % 2 else {}
-                image.save(path, **compression)
-                yield path
+        random = np.random.default_rng(0)
+        for index, mode in enumerate(("RGB", "L", "P", "RGBA")):
+            if mode not in ("RGB", "L") and suffix in (".jpg", ".ppm"):
+                continue
+            image = Image.fromarray(random.integers(0, 256, (12, 9, 3), np.uint8)).convert(mode)
+            path = folder / f"{index}{suffix}"
+            compression = {"compression": "tiff_deflate"} if suffix == ".tif" and index % 2 else {}
+            image.save(path, **compression)
+            yield path
 
     return samples
 
@@ -357,7 +358,7 @@ def read_truth(path: Path) -> object:
     return manifest(path).samples
 
 
-@reader("table of points", ".csv", TEXT, texts("x,y\n1,2\n3.5,0\n", "name,y,x\na,1e1,2\n"))
+@reader("table of points", ".csv", TEXT, texts("x,y\n1,2\n3.5,0\n", "name,y,x\na,1e0,2\n"))
 def read_points(path: Path) -> object:
     from gocor.runtime.run import _Points
 
@@ -401,20 +402,24 @@ def pth_files(folder: Path) -> Iterator[Path]:
         "args": [{"lr": 1e-4}],
         "optimizer": {"state": {0: {"step": 3}}, "param_groups": [{"betas": (0.9, 0.999)}]},
     }
+    one_tensor = {**rich, "state_dict": {"weight": torch.ones(2, 3)}}
     for name, content, options in (
         ("plain", tiny_state(), {}),
         ("rich", rich, {}),
-        ("legacy", rich, {"_use_new_zipfile_serialization": False}),
+        ("legacy", one_tensor, {"_use_new_zipfile_serialization": False}),
         ("parameter", {"weight": torch.nn.Parameter(torch.ones(2))}, {}),
     ):
-        torch.save(content, folder / f"{name}.pth", **options)
-        yield folder / f"{name}.pth"
+        path = folder / f"{name}.pth"
+        torch.save(content, path, **options)
+        # Names of tensors before PyTorch 1.6 are their addresses, which are others in every process.
+        path.write_bytes(re.sub(rb"X[\x06-\x14]\0\0\0\d{6,20}", b"X\x01\x00\x00\x000", path.read_bytes()))
+        yield path
 
 
 def safetensors_files(folder: Path) -> Iterator[Path]:
     from safetensors.torch import save_file
 
-    save_file(tiny_state(), folder / "tiny.safetensors", {"iterations": "3", "format": "pt"})
+    save_file(tiny_state(), folder / "tiny.safetensors", {"iterations": "3"})
     yield folder / "tiny.safetensors"
 
 
@@ -598,10 +603,11 @@ def read_package(path: Path) -> object:
 def videos(folder: Path) -> Iterator[Path]:
     import cv2
 
+    random = np.random.default_rng(0)
     path = folder / "a.avi"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 16))  # type: ignore[attr-defined]
     for _ in range(4):
-        video.write(SEEDED.integers(0, 256, (16, 32, 3), np.uint8))
+        video.write(random.integers(0, 256, (16, 32, 3), np.uint8))
     video.release()
     yield path
 
