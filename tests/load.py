@@ -29,9 +29,6 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1, help="that call the one estimator")
-    parser.add_argument(
-        "--library", type=Path, help="libgocor.so, to be called in place of the Python package"
-    )
     options = parser.parse_args()
     with gocor.load(options.model, threads=1) as estimator:
         print(json.dumps(load(estimator, options.count, options.threads)))
