@@ -262,12 +262,14 @@ def test_a_source_with_properties_that_are_no_text(tmp_path: Path) -> None:
         "(" * 180 + ")" * 180,
     ],
 )
-def test_npy_headers(header: str, tmp_path: Path) -> None:
+def test_npy_headers(header: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     content = header.encode() + b"\n"
     path = tmp_path / "a.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content + bytes(96))
     with pytest.raises(ImageError, match=r"a\.npy: (is truncated or no \.npy file|holds )"):
         read_flow(path)
+    assert not (tmp_path / "intruder").exists()
 
 
 def test_npy_files_with_pickles(tmp_path: Path) -> None:
