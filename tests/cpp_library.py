@@ -19,8 +19,8 @@ RGB, BGR = range(2)
 
 
 def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"text": True, "encoding": "utf-8"} | options
-    return subprocess.run(list(map(str, command)), capture_output=True, timeout=600, **options)
+    options = {"text": True, "encoding": "utf-8", "timeout": 600} | options
+    return subprocess.run(list(map(str, command)), capture_output=True, **options)
 
 
 def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1180,8 +1180,8 @@ def test_damaged_manifests_by_the_thousand(built: Path, xml: Path) -> None:
 def stress(folder: Path, command: str, model: Path, *numbers: int) -> str:
     """What a program says that calls the library with more than is good for it."""
     # OpenVINO is asked for terabytes by some graphs, and has to live with there being none.
-    options = {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
-    done = run([folder / "stress", command, model, *map(str, numbers)], env=os.environ | options)
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
+    done = run([folder / "stress", command, model, *map(str, numbers)], env=environment, timeout=7200)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
