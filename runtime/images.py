@@ -152,6 +152,8 @@ def decoding(path: str | Path) -> Iterator[None]:
         raise ImageError(
             path, "is too large to be decoded safely", f"at most {limit} million pixels"
         ) from error
+    except MemoryError as error:
+        raise ImageError(path, "does not fit into memory", "a smaller image") from error
     except Exception as error:  # on damaged files Pillow's readers raise whatever their parsing ran into
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(path, f"cannot be read ({error.strerror})", _EXPECTED) from error

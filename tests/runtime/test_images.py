@@ -151,6 +151,16 @@ def test_pipes_are_not_waited_for(tmp_path):
         load_image(tmp_path / "pipe.png")
 
 
+def test_too_little_memory(tmp_path, colours, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise MemoryError
+
+    save_image(tmp_path / "a.png", colours)
+    monkeypatch.setattr(Image.Image, "convert", refuse)
+    with pytest.raises(ImageError, match=r"a\.png: does not fit into memory; a smaller image"):
+        load_image(tmp_path / "a.png")
+
+
 def test_no_permission(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
