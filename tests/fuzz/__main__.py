@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,6 +244,7 @@ def limit_resources() -> None:
     faulthandler.register(signal.SIGPROF, chain=True)
     faulthandler.register(signal.SIGALRM, chain=True)
     logging.disable()
+    warnings.simplefilter("ignore")
 
 
 def seconds_of_children() -> float:

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -291,9 +290,7 @@ def images(suffix: str) -> Callable[[Path], Iterator[Path]]:
 def read_image(path: Path) -> object:
     from gocor.runtime.images import load_image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = load_image(path)
+    image = load_image(path)
     assert image.dtype == np.uint8
     assert image.ndim == 3
     assert image.shape[2] == 3
