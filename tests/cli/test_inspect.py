@@ -85,6 +85,8 @@ def test_a_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
     assert "trained iterations" not in out
     torch.save(seeded_network("PWCNet_GOCor").state_dict(), path)
     assert "not recorded in the file" in invoke("inspect", path)[1]
+    torch.save({"state_dict": seeded_network("PWCNet_GOCor").state_dict(), "iterations": 5}, path)
+    assert "trained iterations      local 5" in invoke("inspect", path)[1], "it has no global GOCor"
 
 
 def test_no_such_file(invoke: Invoke, tmp_path: Path) -> None:
