@@ -148,9 +148,9 @@ with gocor.load(".") as estimator:
     print(flow.shape, estimator.chosen.model.path, estimator.chosen.why)
 ```
 
-It takes the float32 model of the images' own size, else the nearest, and says so in the log;
-`precision="…"` takes another, `provider="…"` another library. `gocor inspect .` shows which model runs for
-which images, and why. On the command line:
+It takes the float32 model of the images' own size, else one for any size, else the nearest, and says so in the
+log; `precision="…"` takes another, `provider="…"` another library. `gocor inspect .` shows which model
+runs for which images, and why. On the command line:
 
 ```console
 $ gocor run . {reference} {query} -o ../out
@@ -171,7 +171,8 @@ $ for image in reference query; do python -c "from PIL import Image; import sys;
 $ ../build/example/estimate {cpp_model} ../reference.ppm ../query.ppm ../flow.flo
 ```
 
-{cpp_note} What is in `cpp/` is licensed under Apache-2.0, whatever the models are.
+{cpp_note}
+What is in `cpp/` is licensed under Apache-2.0, whatever the models are.
 
 ## Made again
 

@@ -78,7 +78,7 @@ def write_truth(
         flow = estimate_flow(network, *images)
         if reason := _unsteady(network, name, images, flow):
             left_out.append(f"{name} at {height}x{width}: {reason}")
-            logger.info("pair %s is left out: PyTorch's own flow depends on its rounding", left_out[-1])
+            logger.info("left out, since PyTorch's own flow depends on its rounding: %s", left_out[-1])
             continue
         found.append(_write(root, f"{folder}/{len(found) + 1}", name, images, flow, _score(network, images)))
     if not found:

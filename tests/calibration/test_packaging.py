@@ -133,7 +133,7 @@ def test_a_pair_that_pytorch_is_not_sure_of_is_left_out(
     ]
     (line,) = written.left_out
     assert line.startswith("built-in 0 at 64x64: relative L2 0.033, 5e-05 allowed; worst at x=5 y=3 of 64×64")
-    assert f"pair {line} is left out: PyTorch's own flow depends on its rounding" in caplog.text
+    assert f"left out, since PyTorch's own flow depends on its rounding: {line}" in caplog.text
     monkeypatch.setattr(
         truth, "estimate_flow", lambda *_: np.random.default_rng().random((2, 64, 64), np.float32)
     )
