@@ -131,6 +131,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(path, "holds no state_dict", "tensors by name, bare or under 'state_dict'")
     _check_tensors(path, named)
     tensors = {key.removeprefix("module."): value for key, value in named.items()}
+    if len(tensors) < len(named):
+        twice = next(key for key in named if f"module.{key}" in named)
+        raise CheckpointError(path, f"holds both {twice} and module.{twice}", "one of them")
     both = _count(facts, "iterations")
     return Checkpoint(
         path,

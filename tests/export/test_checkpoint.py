@@ -288,6 +288,11 @@ def test_the_nearest_network_is_named(tmp_path: Path, name: str) -> None:
     assert " and 4 more)" in text
 
 
+def test_a_key_with_and_without_the_prefix(tmp_path: Path) -> None:
+    text = refused(tmp_path, {"b": torch.zeros(1), "module.a": torch.zeros(1), "a": torch.ones(1)})
+    assert text == "holds both a and module.a; one of them"
+
+
 def test_only_a_few_keys_are_named(tmp_path: Path) -> None:
     text = refused(tmp_path, {f"layer{i}": torch.zeros(1) for i in range(50)})
     assert re.search(r"\(missing: \S+, \S+, \S+ and \d+ more; unexpected: \S+, \S+, \S+ and 47 more\)", text)
