@@ -22,7 +22,7 @@ struct Damage : std::runtime_error {
 // Where fields lead to tensors and nodes; onnx.proto keeps their numbers for ever.
 struct Step {
     Kind from;
-    std::uint64_t number;
+    std::uint8_t number;
     Kind to;
 };
 constexpr Step STEPS[] = {
