@@ -148,8 +148,8 @@ with gocor.load(".") as estimator:
     print(flow.shape, estimator.chosen.model.path, estimator.chosen.why)
 ```
 
-It takes the float32 model of the images' own size, else one for any size, else the nearest, and says so in the
-log; `precision="…"` takes another, `provider="…"` another library. `gocor inspect .` shows which model
+It takes the float32 model of the images' own size, else one for any size, else the nearest, and says so in
+the log; `precision="…"` takes another, `provider="…"` another library. `gocor inspect .` shows which model
 runs for which images, and why. On the command line:
 
 ```console
