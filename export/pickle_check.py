@@ -51,7 +51,8 @@ class _Value(NamedTuple):
     texts: tuple[str, ...] = ()
 
 
-_MARK = _Value("MARK", -1)
+_MARK = _Value("MARK")
+_OTHER = _Value()
 
 
 def check_pickle(path: Path) -> None:
@@ -170,7 +171,7 @@ def _made(path: Path, name: str, argument: Any, taken: list[_Value]) -> _Value:
     elif name == "BINPERSID" and not re.fullmatch("[0-9]+", taken[0].texts[2]):
         # ("storage", its type, its name, …): by other names it would be read again and again.
         raise pickle.UnpicklingError("a tensor whose name is no number")
-    return _Value(argument if isinstance(argument, str) else "")
+    return _Value(argument) if isinstance(argument, str) else _OTHER
 
 
 def _check_call(function: _Value, arguments: _Value) -> None:
