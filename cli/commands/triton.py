@@ -9,7 +9,7 @@ from gocor.console import examples, facts_table, print_json, print_line, stdout
 
 EPILOG = examples(
     "gocor triton model.onnx -o models/",
-    "gocor triton model.engine model.xml -o models/ --instances 2",
+    "gocor triton gpu.engine cpu.xml -o models/ --instances 2",
     "gocor triton model.onnx -o models/ --provider cuda --name flow",
     "gocor triton better/flow.onnx -o models/ --provider cuda --update  # version 2",
 )
