@@ -22,8 +22,9 @@ from gocor.runtime.flow import FlowFormat, check_finite, consistent, encode_flow
 from gocor.runtime.images import check_same_size, encode_image, pad_pair
 from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.package_session import PackageEstimator
-from gocor.runtime.pairs import Pair, PairSource, read_table
+from gocor.runtime.pairs import Pair, PairSource
 from gocor.runtime.session import FlowEstimator
+from gocor.runtime.tables import read_table
 from gocor.runtime.visualize import consistency_picture, flow_picture, overview
 
 RECORD = "result.json"  # written last: where it is, the pair is done

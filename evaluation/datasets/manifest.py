@@ -9,7 +9,7 @@ from gocor.evaluation.datasets.hpatches import load_planar
 from gocor.evaluation.sample import Dataset, Protocol, Sample, Truth, checked
 from gocor.runtime.flow import read_flow
 from gocor.runtime.images import load_image
-from gocor.runtime.pairs import read_table
+from gocor.runtime.tables import read_table
 
 PROTOCOL = Protocol(source="AEPE: mean over the pairs' AEPE; Fl and PCK: all pixels pooled, as for KITTI")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from gocor.core.files import atomic_path
-from gocor.runtime.pairs import Pair, import_pyarrow
+from gocor.runtime.pairs import Pair
+from gocor.runtime.tables import import_pyarrow
 
 INDEXES = ("index.csv", "index.parquet")
 FAILED = "failed.csv"

@@ -28,8 +28,9 @@ from gocor.runtime.flow import FlowFormat
 from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.package import Package
 from gocor.runtime.package_choice import find_candidates
-from gocor.runtime.pairs import Pair, PairList, import_pyarrow
+from gocor.runtime.pairs import Pair, PairList
 from gocor.runtime.session import BUILT_SUFFIXES
+from gocor.runtime.tables import import_pyarrow
 
 JOB = "job.json"  # written first: it says what the shards beside it are
 FORMATS = (*get_args(FlowFormat), "parquet")

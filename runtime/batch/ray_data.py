@@ -23,8 +23,9 @@ from gocor.runtime.batch.local import Progress
 from gocor.runtime.batch.pipeline import Pipeline
 from gocor.runtime.batch.shards import abandoned, finished_shards, read_shard
 from gocor.runtime.model_hash import model_sha256
-from gocor.runtime.pairs import PairList, file_pair, import_pyarrow
+from gocor.runtime.pairs import PairList, file_pair
 from gocor.runtime.session import ENGINE_PROVIDERS, ENGINE_SUFFIXES, load
+from gocor.runtime.tables import import_pyarrow
 
 LOCAL = "local"
 # Ray starts an actor again for ever, but it may be a pair that kills it: so many may die over one shard.

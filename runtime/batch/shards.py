@@ -24,7 +24,8 @@ from gocor.core.errors import ModelError, OutputError
 from gocor.core.files import sync, write_to_disk, writing
 from gocor.runtime.batch.index import COLUMNS, Outcome, done, index_schema, read_lines, write_lines
 from gocor.runtime.flow import FlowFormat, encode_flow
-from gocor.runtime.pairs import Pair, import_pyarrow
+from gocor.runtime.pairs import Pair
+from gocor.runtime.tables import import_pyarrow
 
 Dtype = Literal["float32", "float16"]
 BatchFormat = FlowFormat | Literal["parquet"]

@@ -7,7 +7,7 @@ import pytest
 
 from gocor.core.errors import ConfigError, DependencyError, ImageError
 from gocor.runtime.images import load_image, save_image
-from gocor.runtime.pairs import PairList, find_pairs, read_table
+from gocor.runtime.pairs import PairList, find_pairs
 
 
 @pytest.fixture
@@ -182,23 +182,6 @@ def test_bad_tables(make, tmp_path, text, message):
         find_pairs(table=write(tmp_path / "p.csv", text))
 
 
-def test_rows_without_end(tmp_path):
-    for row in ("a" * (1 << 20), '"\n",' * (1 << 18)):
-        write(tmp_path / "p.csv", "reference,query\n" + row)
-        with pytest.raises(
-            ImageError, match=r"p\.csv: is no CSV file in UTF-8 \(a row has more than 1048576 "
-        ):
-            PairList(tmp_path / "p.csv")
-
-
-def test_table_missing_or_binary(tmp_path):
-    with pytest.raises(ImageError, match=r"p\.csv: cannot be read \(No such file"):
-        read_table(tmp_path / "p.csv", ("x", "y"))
-    (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ImageError, match=r"p\.csv: is no CSV file in UTF-8"):
-        read_table(tmp_path / "p.csv", ("x", "y"))
-
-
 def write_parquet(path, columns):
     """A Parquet file of lists, or of Arrow arrays."""
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -215,9 +198,6 @@ def test_parquet_tables(make, tmp_path):
     }  # fmt: skip
     path = write_parquet(tmp_path / "p.parquet", columns)
     assert described(find_pairs(table=path)) == [("7", "a.png", "b.png"), ("a", "a.png", "a.png")]
-    assert read_table(path, ("reference",))[0] == (
-        1, {"query": "b.png", "name": "7", "reference": "a.png", "weight": "0.5"},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

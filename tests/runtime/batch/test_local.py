@@ -30,8 +30,6 @@ from gocor.runtime.batch.local import run_batch
 from gocor.runtime.batch.pipeline import Pipeline
 from gocor.runtime.batch.shards import FileShard
 from gocor.runtime.images import load_image
-from gocor.runtime.manifest import manifest_path
-from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.pairs import PairList
 
 
@@ -645,19 +643,6 @@ def test_a_package_has_a_model_for_each_size(tmp_path):
     make_package(tmp_path / "package", sizes=[(64, 64)])
     with pytest.raises(ConfigError, match="out: holds a batch of another model;"):
         run_batch(pairs, config(tmp_path, model=tmp_path / "package"))
-
-
-def test_weights_of_openvino_are_of_the_model(tmp_path):
-    from openvino_models import save_xml
-
-    model = save_xml(tmp_path / "m.xml")
-    before, manifest = model_sha256(model), manifest_path(model)
-    weights = json.loads(manifest.read_text())["bin_sha256"]
-    manifest.write_text(manifest.read_text().replace(weights, "ee" * 32))
-    assert model_sha256(model) != before
-    manifest.unlink()
-    with pytest.raises(ModelError, match=r"m\.xml: has no manifest m\.xml\.json beside it"):
-        model_sha256(model)
 
 
 def test_a_folder_that_is_no_package(run, tmp_path):
