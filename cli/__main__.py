@@ -87,16 +87,16 @@ def invoke(arguments: Sequence[str]) -> int:
     except Exception as error:
         if verbose:
             stderr.print_exception()
-        return _explain(error)
+        return _explain(error, arguments[0])
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: Exception) -> int:
-    """Says in one line what went wrong and returns the exit code."""
+def _explain(error: Exception, command: str) -> int:
+    """Says in one line what went wrong with a command and returns the exit code."""
     text, code = str(error), WRONG_INPUT
     if isinstance(error, _UsageError):
-        command = error.ctx.command_path if error.ctx else "gocor"
-        text = f"{error.format_message().rstrip('.')}; see {command} --help"
+        known = f"gocor {command}" if command in COMMANDS else "gocor"  # some errors know of no command
+        text = f"{error.format_message().rstrip('.')}; see {known} --help"
     elif isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in EXTRA_OF:
         text = f'{package} is not installed; pip install "gocor-deploy[{EXTRA_OF[package]}]"'
     elif isinstance(error, OSError) and not isinstance(error, GocorError):

@@ -54,6 +54,7 @@ def test_every_command_explains_itself_with_an_example(invoke: Invoke, command: 
         (("fly",), "error: No such command 'fly'; see gocor --help\n"),
         (("--fly",), "error: No such option: --fly; see gocor --help\n"),
         (("export",), "error: Missing argument 'checkpoint'; see gocor export --help\n"),
+        (("run", "--provider"), "error: Option '--provider' requires an argument; see gocor run --help\n"),
     ],
 )
 def test_wrong_usage_is_one_line(invoke: Invoke, arguments: tuple[str, ...], text: str) -> None:
