@@ -312,7 +312,7 @@ def check_model_file(path: str | Path) -> Path:
     path = Path(path)
     try:
         if path.is_dir():
-            raise ModelError(path, "is a folder", "give a model file")
+            raise ModelError(path, "is a folder", "give a model file; a package has them in models/")
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ModelError(path, "is no regular file", "give a model file")
         check_size(path, CHECKPOINT if path.suffix in CHECKPOINT_SUFFIXES else MODEL, ModelError)
