@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,16 @@ class Exported(NamedTuple):
     checkpoint: Path
     model: Path
     summary: str
+
+
+@pytest.fixture(autouse=True)
+def own_logger() -> Iterator[None]:
+    """``gocor --verbose`` in one test is not heard in the next."""
+    logger = logging.getLogger("gocor")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture
