@@ -139,6 +139,7 @@ class Pipeline:
         for shard in shards:
             opened = _Open(shard, self._open(shard))
             self._unfinished[shard.number] = opened
+            opened.writer.begin()
             for pair in shard.pairs:
                 yield opened, pair
             yield opened, None

@@ -54,6 +54,15 @@ class ShardWriter(ABC):
         self.final = folder / FLOWS / f"{name}{suffix}"
         self.temporary = folder / FLOWS / f".{name}.{uuid.uuid4().hex[:8]}{suffix}"
 
+    def begin(self) -> None:
+        """Makes ``temporary``. Whoever calls it holds the writer already, to discard it if stopped meanwhile.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        with writing(self.final):
+            self._make()
+
     @abstractmethod
     def add(self, pair: Pair, flow: np.ndarray, seconds: float) -> Outcome:
         """Writes the flow ``(2, H, W)`` of a pair.
@@ -80,6 +89,10 @@ class ShardWriter(ABC):
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     @abstractmethod
+    def _make(self) -> None:
+        """Makes the file or folder that takes the flows."""
+
+    @abstractmethod
     def _complete(self, outcomes: list[Outcome]) -> None:
         """Writes what is left to write, down to the disk."""
 
@@ -90,8 +103,6 @@ class FileShard(ShardWriter):
     def __init__(self, folder: Path, number: int, format: FlowFormat) -> None:
         super().__init__(folder, number)
         self.format = format
-        with writing(self.final):
-            self.temporary.mkdir(parents=True)
 
     def add(self, pair: Pair, flow: np.ndarray, seconds: float) -> Outcome:
         """Writes the pair's file."""
@@ -101,6 +112,9 @@ class FileShard(ShardWriter):
         with writing(final):
             write_to_disk(self.temporary / name, content)
         return done(pair, flow.shape[1:], seconds, f"{FLOWS}/{self.final.name}/{name}")
+
+    def _make(self) -> None:
+        self.temporary.mkdir(parents=True)
 
     def _complete(self, outcomes: list[Outcome]) -> None:
         with (self.temporary / _PART).open("w", newline="", encoding="utf-8") as file:
@@ -119,13 +133,7 @@ class ParquetShard(ShardWriter):
         self.schema = _flow_schema(self.arrow, dtype)
         self.rows: list[dict[str, Any]] = []
         self.count = self.waiting = 0
-        with writing(self.final):
-            self.temporary.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self.temporary.open("xb")
-            # Flows hardly compress, and no two are equal.
-            options: Any = {"use_dictionary": ["status"], "compression": {"flow": "NONE"}}
-            options["write_statistics"] = ["name"]
-            self.writer = self.arrow.parquet.ParquetWriter(self.file, self.schema, **options)
+        self.open = contextlib.ExitStack()
 
     def add(self, pair: Pair, flow: np.ndarray, seconds: float) -> Outcome:
         """Adds the pair's row; rows are written some at a time."""
@@ -141,11 +149,18 @@ class ParquetShard(ShardWriter):
     def discard(self) -> None:
         """Closes and removes the file."""
         with contextlib.suppress(OSError):  # of a full disk, which is why it is discarded
-            self.writer.close()
-        with contextlib.suppress(OSError):
-            self.file.close()
+            self.open.close()
         with contextlib.suppress(OSError):
             self.temporary.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        self.temporary.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.open.enter_context(self.temporary.open("xb"))
+        # Flows hardly compress, and no two are equal.
+        options: Any = {"use_dictionary": ["status"], "compression": {"flow": "NONE"}}
+        options["write_statistics"] = ["name"]
+        writer = self.arrow.parquet.ParquetWriter(self.file, self.schema, **options)
+        self.writer = self.open.enter_context(writer)
 
     def _complete(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -172,7 +187,7 @@ class ParquetShard(ShardWriter):
 
 
 def open_shard(folder: Path, number: int, format: BatchFormat, dtype: Dtype) -> ShardWriter:
-    """A shard to write, number ``number`` of the job in ``folder``."""
+    """A shard to write, number ``number`` of the job in ``folder``; nothing of it is on the disk yet."""
     if format == "parquet":
         return ParquetShard(folder, number, dtype)
     return FileShard(folder, number, format)

@@ -515,6 +515,7 @@ def shard_files(folder: Path, format: str) -> Iterator[Path]:
 
     pairs = [file_pair(name, Path("a.png"), Path(f"{name}.png")) for name in ("first", "second, too", "ü")]
     shard = open_shard(folder, 0, format, "float32")  # type: ignore[arg-type]
+    shard.begin()
     outcomes = [shard.add(pair, np.ones((2, 3, 4), np.float32), 0.25) for pair in pairs[:2]]
     shard.finish([*outcomes, failed(pairs[2], "is truncated\nor so")])
     yield shard.final / "index.csv" if format == "flo" else shard.final

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -590,6 +591,26 @@ def test_reading_model_and_writing_overlap(run, tmp_path, estimator, monkeypatch
     assert run(workers=2, shard=4).done == 12
     assert len(waited) == 14
     assert all(waited)
+
+
+@pytest.mark.parametrize(("format", "operation"), [("flo", "mkdir"), ("parquet", "open")])
+def test_a_batch_that_is_told_to_stop_while_it_makes_a_shard(run, tmp_path, monkeypatch, format, operation):
+    """A signal that comes within an operation on files is heard after it."""
+    write_list(tmp_path, 6)
+    make = getattr(Path, operation)
+
+    def stopped(path, *arguments, **options):
+        made = make(path, *arguments, **options)
+        if path.name.startswith(".000001."):
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(Path, operation, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(format=format, shard=2)
+    assert not leftovers(tmp_path / "out")
+    monkeypatch.undo()
+    assert run(format=format, shard=2).done == 6
 
 
 @pytest.mark.parametrize(
