@@ -105,7 +105,7 @@ plugins: $(READY)  ## build/plugins/libgocor_plugins.so; TENSORRT_INCLUDE_DIR=â€
 
 BENCH_ARGS ?= --models build/bench
 
-bench: $(READY)  ## networks and operators on this CPU in every library; half an hour, or minutes with BENCH_ARGS=--quick
+bench: $(READY)  ## networks and operators on this CPU in every library; three quarters of an hour, or minutes with BENCH_ARGS=--quick
 	$(BIN)/python benchmarks/cpu.py $(BENCH_ARGS)
 
 # Left-overs in build/ would end up in the wheel.

@@ -35,14 +35,10 @@ from on_cpu.workshop import Size, Workshop
 Tensors = dict[str, np.ndarray]
 FAMILIES = {"PWC-Net": ("PWCNet", "PWCNet_GOCor"), "GLU-Net": ("GLUNet", "GLUNet_GOCor")}
 SIZES: tuple[Size, ...] = ((384, 512), (480, 640))
-# One round takes 4 s with PWC-Net at 384×512, and 20 s with GLU-Net at 480×640.
-ROUNDS = {("PWC-Net", (384, 512)): 15, ("PWC-Net", (480, 640)): 7}
-FEW_ROUNDS = 5
+ROUNDS = 15  # of 4 s with PWC-Net at 384×512, and of 23 s with GLU-Net at 480×640
 WARM_UP = 3  # virtual machines were seen to be slow as long as memory is new to them
 # Relative L2 of the last flow against PyTorch's: what sums in another order may differ by.
 TOLERANCE = 1e-3
-# It takes PWC-Net two minutes to compile for one size, and GLU-Net more.
-COMPILED_AT = (("pwcnet", (128, 192)), ("pwcnet", SIZES[0]))
 
 
 class MismatchError(GocorError):
@@ -58,8 +54,7 @@ def plans(quick: bool, rounds: int | None) -> Iterator[Plan]:
     for family, names in FAMILIES.items():
         for size in SIZES:
             name = f"{family} {size[0]}×{size[1]}"
-            count = rounds or ROUNDS.get((family, size), FEW_ROUNDS)
-            yield Plan(name, "networks", count, WARM_UP, partial(make_entries, names, size))
+            yield Plan(name, "networks", rounds or ROUNDS, WARM_UP, partial(make_entries, names, size))
 
 
 def make_entries(names: tuple[str, ...], size: Size, workshop: Workshop) -> Entries:
@@ -72,7 +67,7 @@ def make_entries(names: tuple[str, ...], size: Size, workshop: Workshop) -> Entr
         expected = forward(network, tensors, shifts=False)[-1].numpy()
         for entry in (
             *_eager(network, tensors),
-            *_compiled(network, tensors, size, made),
+            *_compiled(network, tensors, made),
             *_models(workshop, name, size),
         ):
             flow, memory = entry.call(), _memory(workshop, name, size, entry.way)
@@ -90,10 +85,8 @@ def _eager(network: Network, tensors: Tensors) -> Iterator[Entry]:
         yield Entry(network.spec.name, way, partial(forward, network, tensors, shifts=way == SHIFTS))
 
 
-def _compiled(network: Network, tensors: Tensors, size: Size, made: Entries) -> Iterator[Entry]:
+def _compiled(network: Network, tensors: Tensors, made: Entries) -> Iterator[Entry]:
     name = network.spec.name
-    if (network.spec.family, size) not in COMPILED_AT:
-        return
     try:
         if shutil.which("g++") is None:
             raise RuntimeError("no g++ on this machine")
@@ -141,12 +134,7 @@ def _last(outputs: object, spec: NetworkSpec) -> np.ndarray:
 
 def _notes(spec: NetworkSpec, size: Size) -> list[str]:
     working = spec.working_size(*size)
-    notes = [] if working == size else [f"The network sees {working[0]}×{working[1]}, multiples of 64."]
-    return (
-        notes
-        if (spec.family, size) in COMPILED_AT
-        else [*notes, f"Without {COMPILED}, which compiles for minutes."]
-    )
+    return [] if working == size else [f"The network sees {working[0]}×{working[1]}, multiples of 64."]
 
 
 def tensors_of(spec: NetworkSpec, size: Size) -> Tensors:
