@@ -320,6 +320,9 @@ def _reused(config: CalibrationConfig, source: Source, tensors: Mapping[str, str
     if config.method not in (None, table.method):
         got = f"is {config.method}, and {config.ranges} was made with {table.method}"
         raise ConfigError("--method", got, "leave one of both out")
+    if table.channel_scales and not config.equalize:
+        got = f"was given, and the ranges of {config.ranges} are of evened channels"
+        raise ConfigError("--no-equalize", got, "leave one of both out")
     return table
 
 

@@ -213,6 +213,12 @@ def test_ranges_and_another_method_are_refused(made: Any, exported: Any, tmp_pat
     assert text == f"--method: is minmax, and {made.table} was made with percentile; leave one of both out"
 
 
+def test_ranges_of_evened_channels_cannot_be_had_without(made: Any, exported: Any, tmp_path: Path) -> None:
+    text = refusal(ConfigError, exported.model, tmp_path / "m.onnx", None, ranges=made.table, equalize=False)
+    assert text.startswith("--no-equalize: was given, and the ranges of ")
+    assert text.endswith("are of evened channels; leave one of both out")
+
+
 def test_tensorrt_rtx_builds_the_8_bit_model(made: Any) -> None:
     outcome = build_with_rtx(made.path)
     assert outcome["warnings"] == []
