@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 
@@ -82,7 +84,8 @@ Picture read_picture(const std::string& path) {
     return png ? read_png(path) : read_ppm(path);
 }
 
-// A tag, the size, and x and y of each pixel (little-endian machines only).
+// A tag, the size, and x and y of each pixel (little-endian machines only). A file that was there before is replaced
+// when the new one is whole; /dev/null and pipes are written to.
 void write_flo(const std::string& path, const std::vector<float>& flow, int height, int width) {
     const std::size_t pixels = flow.size() / 2;
     std::vector<float> interleaved(flow.size());
@@ -92,10 +95,18 @@ void write_flo(const std::string& path, const std::vector<float>& flow, int heig
     }
     const float tag = 202021.25F;
     const std::int32_t size[] = {width, height};
-    std::ofstream file(path, std::ios::binary);
+    const bool replaces = !std::filesystem::exists(path) || std::filesystem::is_regular_file(path);
+    const std::string unfinished = replaces ? path + ".part" : path;
+    std::ofstream file(unfinished, std::ios::binary);
     file.write(reinterpret_cast<const char*>(&tag), sizeof tag);
     file.write(reinterpret_cast<const char*>(size), sizeof size);
     file.write(reinterpret_cast<const char*>(interleaved.data()),
                static_cast<std::streamsize>(interleaved.size() * sizeof(float)));
-    if (!file.flush()) throw std::runtime_error(path + ": cannot be written");
+    file.close();
+    bool written = file.good();
+    if (replaces) {
+        written = written && std::rename(unfinished.c_str(), path.c_str()) == 0;
+        if (!written) std::remove(unfinished.c_str());
+    }
+    if (!written) throw std::runtime_error(path + ": cannot be written");
 }

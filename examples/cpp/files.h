@@ -15,7 +15,7 @@ struct Picture {
 // Reads .ppm (P6, 8 bits), and .png if libpng was found. Throws std::runtime_error, one line.
 Picture read_picture(const std::string& path);
 
-// Writes Middlebury's .flo of a flow (2, height, width).
+// Writes Middlebury's .flo of a flow (2, height, width). Throws std::runtime_error, one line.
 void write_flo(const std::string& path, const std::vector<float>& flow, int height, int width);
 
 #endif

@@ -1074,6 +1074,12 @@ def test_the_example(installed: Path, xml: Path, tmp_path: Path) -> None:
     flow, _ = read_flow(files[-1])
     np.testing.assert_allclose(flow[0], reference.mean(), rtol=1e-6)
     np.testing.assert_allclose(flow[1], query.mean(), rtol=1e-6)
+    whole, full_disk = files[2].read_bytes(), "ulimit -f 8; trap '' XFSZ; exec \"$@\""
+    done = run(["sh", "-c", full_disk, "sh", program, xml, *files])
+    assert (done.returncode, done.stderr) == (2, f"{files[2]}: cannot be written\n")
+    assert files[2].read_bytes() == whole
+    assert not (tmp_path / "flow.flo.part").exists()
+    assert run([program, xml, *files[:2], "/dev/full"]).stderr == "/dev/full: cannot be written\n"
     for wrong, text in (
         (b"P5 1 1 255 a", "is no PPM image"),
         (b"P6 64 32 255 a", "ends before its last pixel"),
