@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from gocor.core.errors import ConfigError, ModelError, OutputError
-from gocor.core.files import atomic_folder, sha256, write_text, writing
+from gocor.core.files import atomic_folder, write_text, writing
 from gocor.core.reading import DOCUMENT, read_json
 from gocor.core.version import __version__
 from gocor.export.triton_config import NAME, ServedModel, TritonConfig, read_served
 from gocor.export.triton_guide import CLIENT, Entry, guide
+from gocor.runtime.model_hash import model_sha256
+from gocor.runtime.openvino_manifest import read_manifest
 from gocor.runtime.report import to_json
 
 INDEX = "gocor-triton.json"
+CONFIG = "config.pbtxt"  # of each model
 FORMAT = 1  # raised when an older reader would misread an index
 
 
@@ -138,11 +141,10 @@ def _entry(model: ServedModel, known: Sequence[Entry], path: Path) -> Entry:
         was = f"{before[-1].backend} with {'; '.join(before[-1].interface)}"
         got = f"has not the backend, inputs and outputs of version {before[-1].version} of {model.name}"
         raise ModelError(model.path, got, f"that is {was}; give it another --name")
-    hashed = sha256(model.path)
+    hashed = model_sha256(model.path)
     if before and before[-1].sha256 == hashed:
-        raise ModelError(
-            model.path, f"is version {before[-1].version} of {model.name} already", "nothing to do"
-        )
+        hint = f"nothing to do; other options go into {path / model.name / CONFIG}"
+        raise ModelError(model.path, f"is version {before[-1].version} of {model.name} already", hint)
     return Entry(
         model=model.name,
         version=version,
@@ -172,9 +174,18 @@ def _write_version(root: Path, model: ServedModel, entry: Entry) -> None:
     folder.mkdir(parents=True)
     for source, name in model.files:
         shutil.copyfile(source, folder / name)
-    if sha256(root / entry.file) != entry.sha256:
+    if not _is_whole(root / entry.file, entry):
         raise ModelError(model.path, "was changed while it was copied", "try again")
-    write_text(root / entry.model / "config.pbtxt", model.config)
+    write_text(root / entry.model / CONFIG, model.config)
+
+
+def _is_whole(copy: Path, entry: Entry) -> bool:
+    try:
+        if entry.library:  # built, and its manifest knows its files
+            read_manifest(copy).check_file()
+        return model_sha256(copy) == entry.sha256
+    except ModelError:
+        return False
 
 
 def _write_rest(root: Path, index: Sequence[Entry]) -> None:
@@ -198,6 +209,6 @@ def _move(built: Path, path: Path, added: Sequence[Entry]) -> None:
             new.rename(model)
             continue
         (new / str(entry.version)).rename(model / str(entry.version))
-        os.replace(new / "config.pbtxt", model / "config.pbtxt")
+        os.replace(new / CONFIG, model / CONFIG)
     for name in ("README.md", "client.py", INDEX):
         os.replace(built / name, path / name)

@@ -111,7 +111,7 @@ class Entry:
         kind: where instances run, ``KIND_CPU`` or ``KIND_GPU``.
         file: path in the repository.
         source: name of the file that it is a copy of.
-        sha256: of that file.
+        sha256: of that file; of a model of several files, of its manifest, which has their hashes.
         network: name of the network.
         library: that built it, with its version; empty for ``.onnx`` files.
         version_compatible: an engine that also runs with later versions of the same major version.

@@ -20,6 +20,7 @@ from gocor.runtime.compare import Comparison, Tolerance, compare_flows, compare_
 from gocor.runtime.environment import Machine, machine
 from gocor.runtime.images import check_same_size, pad_pair
 from gocor.runtime.metadata import ORIENTATION_SCORE, ModelMetadata, Precision
+from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.openvino_manifest import OPENVINO, read_manifest
 from gocor.runtime.pairs import FilePairs, Pair, PairSource, find_pairs
 from gocor.runtime.preprocess import as_batches, preprocess, resize_images
@@ -102,7 +103,7 @@ class VerifyReport:
     Attributes:
         passed: every output of every pair is within the tolerance, in every stage, too.
         model: path of the model.
-        model_sha256: of the file.
+        model_sha256: of the file; of a model of several files, of its manifest, which has their hashes.
         checkpoint: path of the checkpoint; empty for a network from memory.
         checkpoint_sha256: of the file; empty without one.
         metadata: network, size, iterations and hash of the weights, as the model says and as was checked.
@@ -422,7 +423,7 @@ def _report(
     return VerifyReport(
         passed=all(stage.passed for stage in (whole, *stages)),
         model=estimator.path,
-        model_sha256=sha256(estimator.path),
+        model_sha256=model_sha256(estimator.path),
         checkpoint=str(info.path) if info and info.path else "",
         checkpoint_sha256=info.sha256 if info else "",
         metadata=described,

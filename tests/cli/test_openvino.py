@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gocor.core.files import sha256
 from gocor.runtime import benchmark
 from gocor.runtime.images import save_image
+from gocor.runtime.manifest import manifest_path
 from gocor.runtime.sample_pair import sample_pair
 
 for _package in ("torch", "onnxruntime", "polygraphy", "openvino"):
@@ -95,6 +97,7 @@ def test_verify_compares_every_step(exported: Any, invoke: Invoke, built: Path, 
     assert f"built from  {built.with_name('model.onnx')}" in out
     written = json.loads(report.read_text())
     assert (written["provider"], written["precision"]) == ("openvino", "fp32")
+    assert written["model_sha256"] == sha256(manifest_path(built)), "the graph says little of weights"
     # OpenVINO's own default on this kind of machine, bfloat16, is off by a thousand times as much.
     assert written["worst"][0]["output"]["relative_l2"] < 1e-4
 

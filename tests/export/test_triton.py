@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,32 @@ def test_openvino(schema: ModuleType, tmp_path: Path, precision: str) -> None:
     assert (folder / "model.bin").read_bytes() == xml.with_suffix(".bin").read_bytes()
 
 
+def test_a_model_built_otherwise_is_another_version(tmp_path: Path) -> None:
+    from openvino_models import save_xml
+
+    xml, root = tmp_path / "toy.xml", tmp_path / "models"
+    triton_repository([save_xml(xml)], root)
+    graph = xml.read_bytes()
+    save_xml(xml, inference_precision="bf16")
+    assert xml.read_bytes() == graph, "the precision is in the manifest alone"
+    assert [e.version for e in triton_repository([xml], root, update=True).added] == [2]
+    with pytest.raises(ModelError, match=r"is version 2 of toy already; .* go into .*/toy/config\.pbtxt$"):
+        triton_repository([xml], root, update=True)
+
+
+def test_weights_that_change_while_they_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openvino_models import save_xml
+
+    copy = shutil.copyfile
+    monkeypatch.setattr(
+        shutil, "copyfile",
+        lambda source, name: copy(source, name) if name.suffix != ".bin" else name.write_bytes(b"half"),
+    )  # fmt: skip
+    with pytest.raises(ModelError, match=r"toy\.xml: was changed while it was copied; try again"):
+        triton_repository([save_xml(tmp_path / "toy.xml")], tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
 def test_several_models_and_their_index(tmp_path: Path) -> None:
     models = [save_toy(tmp_path / "toy.onnx"), engine(tmp_path / "built")]
     report = triton_repository(models, tmp_path / "models")
@@ -282,7 +309,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     before = contents(root)
     cases = [
         (root, False, OutputError, "is a model repository already; --update adds a version to it"),
-        (root, True, ModelError, "toy.onnx: is version 1 of toy already; nothing to do"),
+        (root, True, ModelError, "toy.onnx: is version 1 of toy already; nothing to do; other options go"),
         (toy, True, OutputError, "toy.onnx: is a file; the path of a folder"),
         (tmp_path, True, OutputError, f"holds other files (no {INDEX}); a new or empty folder"),
         (toy / "models", False, OutputError, "cannot be written (a folder of its path is a file)"),
@@ -340,8 +367,6 @@ def test_an_update_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_model_that_changes_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
     toy = save_toy(tmp_path / "toy.onnx")
     monkeypatch.setattr(shutil, "copyfile", lambda source, name: Path(name).write_bytes(b"half"))
     with pytest.raises(ModelError, match="was changed while it was copied; try again"):
