@@ -196,6 +196,11 @@ class Job:
         again = self._anew or self.config.retry_failed
         return not again and self._tally().finished == self.pairs.expected
 
+    @property
+    def replaces(self) -> bool:
+        """Whether ``begin`` is to remove results."""
+        return (self._anew or self.config.retry_failed) and holds_results(self.config.output)
+
     def begin(self) -> Tally:
         """Removes what is to be computed again, and records what the job is.
 

@@ -24,7 +24,7 @@ from gocor.runtime.batch.pipeline import Pipeline
 from gocor.runtime.batch.shards import abandoned, finished_shards, read_shard
 from gocor.runtime.model_hash import model_sha256
 from gocor.runtime.pairs import PairList, file_pair
-from gocor.runtime.session import ENGINE_PROVIDERS, ENGINE_SUFFIXES, load
+from gocor.runtime.session import ENGINE_PROVIDERS, ENGINE_SUFFIXES, FlowEstimator, load
 from gocor.runtime.tables import import_pyarrow
 
 LOCAL = "local"
@@ -150,17 +150,32 @@ class _Worker:
     def _loaded(self) -> Pipeline:
         """One for all shards: it counts what fails in a row."""
         if self._pipeline is None:
-            if model_sha256(self.config.model) != self.expected_sha256:
-                where = f"{self.config.model} on {os.uname().nodename}"
-                raise ModelError(where, "is another file than where the job was started", "copy it there")
-            config = self.config
-            estimator = load(config.model, config.provider, self.threads, config.precision)
-            self._pipeline = Pipeline(estimator, config)
+            estimator = _load(self.config, self.expected_sha256, self.threads)
+            self._pipeline = Pipeline(estimator, self.config)
         return self._pipeline
+
+
+def _load(config: BatchConfig, expected_sha256: str, threads: int | None) -> FlowEstimator:
+    """The model on this machine, if it is the one that the job was started with."""
+    if model_sha256(config.model) != expected_sha256:
+        where = f"{config.model} on {os.uname().nodename}"
+        raise ModelError(where, "is another file than where the job was started", "copy it there")
+    return load(config.model, config.provider, threads, config.precision)
+
+
+def _try_model(*arguments: Any) -> bytes:
+    """Loads the model and lets it go; the error is the result, too."""
+    try:
+        _load(*arguments).close()
+    except GocorError as error:
+        return pickle.dumps(error)
+    return b""
 
 
 def _compute(library: Any, job: Job, workers: _Workers, progress: Progress) -> Tally:
     """Computes what is left of a job, and counts it."""
+    if job.replaces:
+        _check_model(library, job, workers)
     progress(tally := job.begin())
     for done, failed in _results(library, job, workers):
         tally = replace(tally, done=tally.done + done, failed=tally.failed + failed)
@@ -168,25 +183,44 @@ def _compute(library: Any, job: Job, workers: _Workers, progress: Progress) -> T
     return tally
 
 
+def _check_model(library: Any, job: Job, workers: _Workers) -> None:
+    """Loads the model where a worker would: one that does not load must not cost earlier results."""
+    task = library.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_try_model)
+    with _errors_of_ray(library, job):
+        if error := library.get(task.remote(*_worker_arguments(job, workers))):
+            raise pickle.loads(error)
+
+
 def _results(library: Any, job: Job, workers: _Workers) -> Iterator[tuple[int, int]]:
     """Numbers of pairs that are done and that failed, shard by shard as they come."""
-    data, shards = library.data, job.pending()
-    threads = job.config.threads if workers.gpus else workers.cpus
-    arguments = (job.config, job.model_sha256, threads)
+    data, shards, arguments = library.data, job.pending(), _worker_arguments(job, workers)
     while some := [_table_of(shard) for shard in itertools.islice(shards, _SHARDS_AT_ONCE)]:
         results = data.from_arrow(some).map_batches(
             _Worker, batch_size=None, batch_format="pyarrow", fn_constructor_args=arguments,
             compute=data.ActorPoolStrategy(size=min(workers.count, len(some))),
             num_cpus=workers.cpus, num_gpus=workers.gpus,
         )  # fmt: skip
-        try:
+        with _errors_of_ray(library, job):
             for row in results.iter_rows():
                 if row["error"]:
                     raise pickle.loads(row["error"])
                 yield row["done"], row["failed"]
-        except library.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ModelError(job.config.model, f"failed on Ray ({reason})", "see the logs of Ray") from error
+
+
+def _worker_arguments(job: Job, workers: _Workers) -> tuple[BatchConfig, str, int | None]:
+    """What a ``_Worker`` is made of."""
+    threads = job.config.threads if workers.gpus else workers.cpus
+    return job.config, job.model_sha256, threads
+
+
+@contextlib.contextmanager
+def _errors_of_ray(library: Any, job: Job) -> Iterator[None]:
+    """Turns those that are Ray's own into one line."""
+    try:
+        yield
+    except library.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(job.config.model, f"failed on Ray ({reason})", "see the logs of Ray") from error
 
 
 def _table_of(shard: Shard) -> Any:

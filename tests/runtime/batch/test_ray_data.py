@@ -2,6 +2,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +61,13 @@ class FakeRay:
 
     def nodes(self):
         return [{"Alive": True}] * self.alive + [{"Alive": False}]
+
+    def remote(self, *, num_cpus, num_gpus):
+        self.log.append(("task", num_cpus, num_gpus))
+        return lambda function: SimpleNamespace(remote=lambda *arguments: lambda: function(*arguments))
+
+    def get(self, task):
+        return task()
 
     def from_arrow(self, tables):
         self.tables = tables
@@ -191,6 +199,25 @@ def test_another_model_on_a_worker(fake, tmp_path, monkeypatch):
         run_batch_on_ray(pairs, config(tmp_path), RayConfig())
 
 
+@pytest.mark.parametrize("options", [{"restart": True}, {"retry_failed": True}])
+def test_a_model_that_loads_nowhere_costs_no_results(fake, tmp_path, monkeypatch, options):
+    pairs, library = write_job(tmp_path), fake(cpus=2)
+    run_batch(pairs, config(tmp_path))
+    before = flow_files(tmp_path / "out"), index_rows(tmp_path / "out")
+
+    def fail(*_arguments):
+        raise ModelError("m.onnx", "does not load")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ray_data, "load", fail)
+        with pytest.raises(ModelError, match=r"^m\.onnx: does not load$"):
+            run_batch_on_ray(pairs, config(tmp_path, **options), RayConfig())
+    assert library.log == ["local", ("task", 2, 0), "shutdown"]
+    assert (flow_files(tmp_path / "out"), index_rows(tmp_path / "out")) == before
+    run_batch_on_ray(pairs, config(tmp_path, **options), RayConfig())
+    assert (flow_files(tmp_path / "out"), index_rows(tmp_path / "out")) == before
+
+
 def test_a_shard_that_kills_whoever_computes_it(tmp_path):
     pairs = write_job(tmp_path)
     for number in range(10):
@@ -302,6 +329,22 @@ def test_a_worker_that_is_killed(tmp_path, exported, cluster, format):
     assert flow_files(tmp_path / "ray") == flow_files(tmp_path / "out")
     assert index_rows(tmp_path / "ray") == index_rows(tmp_path / "out")
     assert not leftovers(tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_a_job_that_is_begun_again(tmp_path, exported, cluster):
+    pairs = write_job(tmp_path)
+    options = config(tmp_path, model=exported.model, threads=1)
+    run_batch(pairs, options)
+    expected = flow_files(tmp_path / "out"), index_rows(tmp_path / "out")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    broken = replace(options, model=tmp_path / "broken.onnx", restart=True)
+    with pytest.raises(ModelError, match=r"broken\.onnx: "):
+        run_batch_on_ray(pairs, broken, RayConfig(cluster.address, 1))
+    assert (flow_files(tmp_path / "out"), index_rows(tmp_path / "out")) == expected
+    report = run_batch_on_ray(pairs, replace(options, restart=True), RayConfig(cluster.address, 2))
+    assert (report.tally.done, report.tally.failed) == (10, 1)
+    assert (flow_files(tmp_path / "out"), index_rows(tmp_path / "out")) == expected
 
 
 @pytest.mark.slow
