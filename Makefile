@@ -37,7 +37,7 @@ test-batch: $(READY)  ## batches that are killed 50 times, and batches on a Ray 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/runtime/batch $(PYTEST_ARGS)
 
-test-load: $(READY)  ## ten thousand estimates in a row and by eight threads, in every library; an hour on two cores
+test-load: $(READY)  ## ten thousand estimates in a row and by eight threads, in every library; a quarter of an hour
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow -k many_estimates tests/runtime/test_load.py \
 		tests/runtime/test_cpp_library.py $(PYTEST_ARGS)
 
