@@ -26,7 +26,7 @@ from gocor.core.version import __version__
 from gocor.export.triton_config import NAME, ServedModel, TritonConfig, read_served
 from gocor.export.triton_guide import CLIENT, Entry, guide
 from gocor.runtime.model_hash import model_sha256
-from gocor.runtime.openvino_manifest import read_manifest
+from gocor.runtime.openvino_manifest import OPENVINO_SUFFIX, OpenVINOManifest
 from gocor.runtime.report import to_json
 
 INDEX = "gocor-triton.json"
@@ -181,8 +181,8 @@ def _write_version(root: Path, model: ServedModel, entry: Entry) -> None:
 
 def _is_whole(copy: Path, entry: Entry) -> bool:
     try:
-        if entry.library:  # built, and its manifest knows its files
-            read_manifest(copy).check_file()
+        if copy.suffix == OPENVINO_SUFFIX:  # of which only the manifest is hashed below
+            OpenVINOManifest.of(copy).check_file()
         return model_sha256(copy) == entry.sha256
     except ModelError:
         return False

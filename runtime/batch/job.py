@@ -193,13 +193,12 @@ class Job:
     @property
     def complete(self) -> bool:
         """Everything was computed before, and nothing shall be computed again."""
-        again = self._anew or self.config.retry_failed
-        return not again and self._tally().finished == self.pairs.expected
+        return not self._again and self._tally().finished == self.pairs.expected
 
     @property
     def replaces(self) -> bool:
         """Whether ``begin`` is to remove results."""
-        return (self._anew or self.config.retry_failed) and holds_results(self.config.output)
+        return self._again and holds_results(self.config.output)
 
     def begin(self) -> Tally:
         """Removes what is to be computed again, and records what the job is.
@@ -235,6 +234,11 @@ class Job:
         shards = (self._outcomes(number, finished) for number in range(self._shards))
         done, failed = write_index(folder, shards, parquet)
         return BatchReport(tally, done, failed, index_file(folder, parquet), seconds)
+
+    @property
+    def _again(self) -> bool:
+        """What is there may have to be computed again."""
+        return self._anew or self.config.retry_failed
 
     @property
     def _shards(self) -> int:

@@ -125,6 +125,14 @@ class _Worker:
         rows = [self._outcome_of(row) for row in shards.to_pylist()]
         return {name: [row[place] for row in rows] for place, name in enumerate(("done", "failed", "error"))}
 
+    def load(self) -> FlowEstimator:
+        """The model on this machine, if it is the one that the job was started with."""
+        config = self.config
+        if model_sha256(config.model) != self.expected_sha256:
+            where = f"{config.model} on {os.uname().nodename}"
+            raise ModelError(where, "is another file than where the job was started", "copy it there")
+        return load(config.model, config.provider, self.threads, config.precision)
+
     def _outcome_of(self, row: dict[str, Any]) -> tuple[int, int, bytes]:
         try:
             outcomes = self._compute(_shard_of(row))
@@ -150,23 +158,14 @@ class _Worker:
     def _loaded(self) -> Pipeline:
         """One for all shards: it counts what fails in a row."""
         if self._pipeline is None:
-            estimator = _load(self.config, self.expected_sha256, self.threads)
-            self._pipeline = Pipeline(estimator, self.config)
+            self._pipeline = Pipeline(self.load(), self.config)
         return self._pipeline
 
 
-def _load(config: BatchConfig, expected_sha256: str, threads: int | None) -> FlowEstimator:
-    """The model on this machine, if it is the one that the job was started with."""
-    if model_sha256(config.model) != expected_sha256:
-        where = f"{config.model} on {os.uname().nodename}"
-        raise ModelError(where, "is another file than where the job was started", "copy it there")
-    return load(config.model, config.provider, threads, config.precision)
-
-
-def _try_model(*arguments: Any) -> bytes:
+def _try_model(worker: _Worker) -> bytes:
     """Loads the model and lets it go; the error is the result, too."""
     try:
-        _load(*arguments).close()
+        worker.load().close()
     except GocorError as error:
         return pickle.dumps(error)
     return b""
@@ -187,7 +186,7 @@ def _check_model(library: Any, job: Job, workers: _Workers) -> None:
     """Loads the model where a worker would: one that does not load must not cost earlier results."""
     task = library.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_try_model)
     with _errors_of_ray(library, job):
-        if error := library.get(task.remote(*_worker_arguments(job, workers))):
+        if error := library.get(task.remote(_Worker(*_worker_arguments(job, workers)))):
             raise pickle.loads(error)
 
 
