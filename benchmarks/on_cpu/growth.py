@@ -24,7 +24,7 @@ def plans(quick: bool, rounds: int | None) -> Iterator[Plan]:
     sizes = ((128, 192), (192, 256)) if quick else SIZES
     iterations, batches = (ITERATIONS[:2], BATCHES[:2]) if quick else (ITERATIONS, BATCHES)
     about = f"{at[0]}×{at[1]}"
-    count = rounds or (2 if quick else 7)
+    count = rounds or (2 if quick else 15)
     yield Plan("image size", "growth", count, 1, partial(by_size, sizes))
     yield Plan(f"iterations at {about}", "growth", count, 1, partial(by_iterations, at, iterations))
     yield Plan(f"batch at {about}", "growth", count, 1, partial(by_batch, at, batches))

@@ -51,7 +51,7 @@ layer {{
 def plans(quick: bool, rounds: int | None) -> Iterator[Plan]:
     """A group for each operator and size."""
     for shape in SHAPES[1:2] if quick else SHAPES:
-        count = rounds or (2 if quick else 9 if shape == SHAPES[-1] else 25)
+        count = rounds or (2 if quick else 15 if shape == SHAPES[-1] else 25)
         name = f"LocalCorrelation {shape_name(shape)}"
         yield Plan(name, "operators", count, 1 if quick else 2, partial(correlations, shape))
     levels = PWCNET_LEVELS[2:3] if quick else PWCNET_LEVELS
